@@ -1,0 +1,50 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes its own environment and needs only Python.
+PYTHON ?= python3
+VENV ?= .venv
+# Empty by default. A CPU-only machine elsewhere can point it at PyTorch's CPU wheels instead of gigabytes of CUDA.
+TORCH_INDEX_URL ?=
+PIP_INDEX = $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL),)
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+export OMP_WAIT_POLICY ?= PASSIVE
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: demo test lint check format clean remote-code
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train, upcycle, compare, serve and query a small model (at most 6 minutes, no network)"
+	@echo "make test    the whole test suite of the main environment"
+	@echo "make lint    formatting, lint and types"
+	@echo "make check   everything CI runs"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_INDEX) -e '.[dev]' -c constraints.txt
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/hidden-decoding demo $(DEMO_FLAGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+remote-code: $(STAMP)
+	$(BIN)/python -m hidden_decoding.modeling.remote_code
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,47 @@
+"""Fixtures shared by all tests: quiet threads, tiny checkpoints, and where real data lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+from tests.support import save_tiny_checkpoint  # noqa: E402
+
+
+def missing(what: str) -> None:
+    """Skips loudly, or fails where CI says that everything must be present."""
+    if os.environ.get("HIDDEN_DECODING_REQUIRE_ALL") == "1":
+        pytest.fail(f"{what} is missing, and HIDDEN_DECODING_REQUIRE_ALL=1 allows no skip")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real text, benchmark files and tokenizers (`HIDDEN_DECODING_DATA`)."""
+    path = Path(os.environ.get("HIDDEN_DECODING_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        missing("the directory of real data (HIDDEN_DECODING_DATA)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """`tiny_checkpoint(n, positions="contiguous")` -> a checkpoint directory, made once per session."""
+    made: dict[tuple, Path] = {}
+
+    def make(num_streams: int, positions: str = "contiguous") -> Path:
+        key = (num_streams, positions)
+        if key not in made:
+            made[key] = save_tiny_checkpoint(tmp_path_factory.mktemp(f"n{num_streams}-{positions}"), *key)
+        return made[key]
+
+    return make
