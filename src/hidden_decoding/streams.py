@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def streams_of(scale_seq_times: int) -> int:
-    """Number of streams n of a checkpoint whose config says `scale_seq_times` (published as n - 1; 0 is plain Qwen3)."""
+    """Number of streams n of a checkpoint whose config says `scale_seq_times`: n - 1 is published, 0 is plain Qwen3."""
     return scale_seq_times + 1
 
 
@@ -74,6 +74,16 @@ def upcycled_context_positions(base_positions: int, growth: int, scheme: str) ->
     return tokens_to_positions(base_positions, growth) if scheme == "linear" else base_positions
 
 
+def upcycled_rope_factor(base_factor: float, growth: int) -> float:
+    """Linear RoPE factor after the number of streams grew by `growth`: a token spans as much of the range as before."""
+    return base_factor * growth
+
+
+def grown_streams(source_streams: int, growth: int) -> int:
+    """Streams after growing by the whole factor `growth`: the inverse of `stream_growth`."""
+    return source_streams * growth
+
+
 def stream_growth(source_streams: int, target_streams: int) -> int:
     """The whole factor k of an upcycling n -> k * n; raises `ValueError` when there is none."""
     growth, rest = divmod(target_streams, source_streams)
@@ -112,7 +122,7 @@ def expand_positions(positions_T: Tensor, num_streams: int) -> Tensor:
 
 
 def expand_slots(slots_T: Tensor, num_streams: int) -> Tensor:
-    """KV slots of tokens [T] -> KV rows of positions [P]: slot s owns rows s * n ... s * n + n - 1; -1 (no slot) stays."""
+    """KV slots of tokens [T] -> KV rows of positions [P]: slot s owns rows s * n ... s * n + n - 1; -1 (none) stays."""
     rows_P = expand_positions(slots_T, num_streams)
     return torch.where(repeat_tokens(slots_T, num_streams) < 0, -1, rows_P)
 
@@ -129,7 +139,8 @@ def merge_streams(x_BTND: Tensor) -> Tensor:
 
 def split_streams(x_BPD: Tensor, num_streams: int) -> Tensor:
     """[..., P, D] -> [..., T, N, D]: the inverse of `merge_streams`; a view where the layout allows."""
-    return x_BPD.unflatten(-2, (-1, num_streams))
+    split: Tensor = x_BPD.unflatten(-2, (-1, num_streams))
+    return split
 
 
 def last_stream(h_BPD: Tensor, num_streams: int) -> Tensor:

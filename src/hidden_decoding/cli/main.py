@@ -24,6 +24,7 @@ VERBS = {
     "train": ("train", "continue training (cpt)"),
     "generate": ("generate", "text from a prompt, in this process"),
     "serve": ("serve", "an OpenAI-compatible server over a checkpoint"),
+    "chat": ("chat", "talk to a server in the terminal"),
     "export": ("export", "write a checkpoint in the published format"),
     "doctor": ("doctor", "check this machine and its installation"),
     "demo": ("demo", "train, upcycle, compare, serve and query a small model"),
@@ -53,7 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     verb = next((word for word in arguments if not word.startswith("-")), None)
-    args = build_parser(verb if verb in VERBS else "").parse_args(arguments)
+    passed_on: list[str] = []
+    if verb == "serve" and "--" in arguments:  # the rest belongs to the engine, whatever it looks like
+        cut = arguments.index("--")
+        arguments, passed_on = arguments[:cut], arguments[cut + 1 :]
+    args = build_parser(verb if verb in VERBS else "").parse_args(arguments, argparse.Namespace(engine_flags=passed_on))
     level = logging.ERROR if args.quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(args.verbose, 2)]
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -25,8 +25,14 @@ def _scalar_type(annotation: Any) -> Any:
     return annotation
 
 
-def add_dataclass_arguments(parser: argparse.ArgumentParser, cls: type, *, skip: tuple[str, ...] = ()) -> None:
-    """Adds one flag per field of the dataclass `cls`; help texts end with the default."""
+def add_dataclass_arguments(
+    parser: argparse.ArgumentParser, cls: type, *, skip: tuple[str, ...] = (), only_given: bool = False
+) -> None:
+    """Adds one flag per field of the dataclass `cls`; help texts end with the default.
+
+    With `only_given` a flag that is not on the command line parses to None, so that other defaults (a checkpoint's own)
+    can come before the dataclass's; see `from_arguments(defaults=...)`.
+    """
     hints = typing.get_type_hints(cls)
     group = parser.add_argument_group(f"{cls.__name__}")
     for field in dataclasses.fields(cls):
@@ -35,22 +41,25 @@ def add_dataclass_arguments(parser: argparse.ArgumentParser, cls: type, *, skip:
         kind = _scalar_type(hints[field.name])
         flag = "--" + field.name.replace("_", "-")
         default = field.default if field.default is not dataclasses.MISSING else None
+        parsed_default = None if only_given else default
         shown = "" if default is None else f" (default: {default})"
         text = (field.metadata.get("help", "") + shown).replace("%", "%%")
         if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=parsed_default, help=text)
         elif typing.get_origin(kind) in (tuple, list):
             element = typing.get_args(kind)[0]
             group.add_argument(flag, type=element, action="append", default=None, help=text)
         else:
             choices = field.metadata.get("choices")
             metavar = None if choices else field.metadata.get("metavar", kind.__name__.upper())
-            group.add_argument(flag, type=kind, choices=choices, default=default, metavar=metavar, help=text)
+            group.add_argument(flag, type=kind, choices=choices, default=parsed_default, metavar=metavar, help=text)
 
 
-def from_arguments(cls: type[T], args: argparse.Namespace, **fixed: Any) -> T:
-    """Builds the dataclass from parsed flags; `fixed` overrides."""
-    values = {}
+def from_arguments(
+    cls: type[T], args: argparse.Namespace, *, defaults: dict[str, Any] | None = None, **fixed: Any
+) -> T:
+    """Builds the dataclass from parsed flags: `defaults`, then flags that were given, then `fixed`."""
+    values = dict(defaults or {})
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if (value := getattr(args, field.name, None)) is not None:
             values[field.name] = tuple(value) if isinstance(value, list) else value

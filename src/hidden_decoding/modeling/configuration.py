@@ -28,10 +28,10 @@ class Qwen3ScaleSeqConfig(Qwen3Config):
     scale_seq_times: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if isinstance(self.scale_seq_times, bool) or self.scale_seq_times < 0:
+        if type(self.scale_seq_times) is not int or self.scale_seq_times < 0:
             raise ValueError(
-                f"scale_seq_times is {self.scale_seq_times!r}, but it counts the extra embedding tables (n - 1) and must "
-                "be a whole number from 0"
+                f"scale_seq_times is {self.scale_seq_times!r}, but it counts the extra embedding tables "
+                "(n - 1) and must be a whole number from 0"
             )
         super().__post_init__(**kwargs)
 

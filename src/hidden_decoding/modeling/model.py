@@ -164,7 +164,7 @@ class Qwen3ScaleSeqModel(Qwen3ScaleSeqPreTrainedModel, Qwen3Model):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         n = self.config.num_streams
-        x_BTND = self.embed_streams(input_ids) if inputs_embeds is None else self._checked_embeds(inputs_embeds)
+        x_BTND = self.embed_streams(input_ids) if input_ids is not None else self._checked_embeds(inputs_embeds)
         cache = physical_cache(past_key_values)
         past_tokens = 0 if cache is None else positions_to_tokens(cache.get_seq_length(), n)
         if position_ids is None:
@@ -187,14 +187,14 @@ class Qwen3ScaleSeqModel(Qwen3ScaleSeqPreTrainedModel, Qwen3Model):
             return_dict = getattr(self.config, "return_dict", True)
         return outputs if return_dict else outputs.to_tuple()
 
-    def _checked_embeds(self, inputs_embeds: Tensor) -> Tensor:
+    def _checked_embeds(self, inputs_embeds: Any) -> Tensor:
         n = self.config.num_streams
         if n == 1 and inputs_embeds.ndim == 3:
             inputs_embeds = split_streams(inputs_embeds, 1)
         if inputs_embeds.ndim != 4 or inputs_embeds.shape[2] != n:
             raise ValueError(
                 f"inputs_embeds has shape {tuple(inputs_embeds.shape)}, but a model of {n} streams reads "
-                f"[batch, tokens, {n}, width]: one embedding per stream and token; model.model.embed_streams(ids) makes it"
+                f"[batch, tokens, {n}, width]: one embedding per stream and token, as model.model.embed_streams(ids)"
             )
         return inputs_embeds
 
@@ -231,8 +231,8 @@ class Qwen3ScaleSeqForCausalLM(Qwen3ScaleSeqPreTrainedModel, Qwen3ForCausalLM):
     ) -> nn.Embedding:
         tables = self.model.scale_seq_embed_tokens_list
         for stream, table in enumerate(tables):
-            tables[stream] = self._get_resized_embeddings(table, new_num_tokens, pad_to_multiple_of, mean_resizing)
-            tables[stream].requires_grad_(table.weight.requires_grad)
+            resized = self._get_resized_embeddings(table, new_num_tokens, pad_to_multiple_of, mean_resizing)
+            tables[stream] = resized.requires_grad_(all(weight.requires_grad for weight in table.parameters()))
         return super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     def _prepare_static_cache(self, *args: Any, max_cache_len: int, **kwargs: Any) -> Cache:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLogprob:
-    """One token's log-probability (natural log), and the most likely alternatives as (token id, logprob), best first."""
+    """One token's log-probability (natural log), and the likeliest alternatives as (token id, logprob), best first."""
 
     token_id: int
     logprob: float

@@ -15,9 +15,9 @@ from hidden_decoding.errors import RequestError
 class SamplingParams:
     """One request's sampling. Raises `RequestError` naming the field when a value cannot work.
 
-    Order of application, as in vLLM's sampler: logit_bias, min_tokens and grammar masks -> repetition, frequency and presence
-    penalties -> temperature -> min_p -> top_k -> top_p. Presence and frequency count generated tokens; repetition
-    counts prompt and generated tokens. `logprobs` are of the model's distribution before any of this.
+    Order of application, as in vLLM's sampler: logit_bias, min_tokens and grammar masks -> repetition, frequency and
+    presence penalties -> temperature -> min_p -> top_k -> top_p. Presence and frequency count generated tokens;
+    repetition counts prompt and generated tokens. `logprobs` are of the model's distribution before any of this.
     """
 
     max_tokens: int = field(default=128, metadata={"help": "most tokens to generate"})
@@ -62,7 +62,11 @@ class SamplingParams:
             ("stop", all(isinstance(text, str) and text for text in self.stop), "texts of at least one character"),
             ("logprobs", self.logprobs is None or 0 <= self.logprobs <= 100, "from 0 to 100"),
             ("prompt_logprobs", self.prompt_logprobs is None or 0 <= self.prompt_logprobs <= 100, "from 0 to 100"),
-            ("logit_bias", all(_finite(bias) and -100 <= bias <= 100 for bias in self.logit_bias.values()), "-100 to 100"),
+            (
+                "logit_bias",
+                all(_finite(bias) and -100 <= bias <= 100 for bias in self.logit_bias.values()),
+                "-100 to 100",
+            ),
         )
         for name, fine, allowed in checks:
             if not fine:

@@ -1,0 +1,74 @@
+"""Settings of the local engine, and the source of the command line's engine flags. Loads no torch.
+
+Names are vLLM's where vLLM has one. Everything counts tokens unless it says bytes or positions.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from hidden_decoding.errors import ConfigError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a `LocalEngine` runs. Raises `ConfigError` for values that cannot work."""
+
+    dtype: str = field(
+        default="auto", metadata={"help": "weights and KV cache; auto is the checkpoint's", "choices": DTYPES}
+    )
+    device: str = field(default="auto", metadata={"help": "where the model runs", "choices": DEVICES})
+    max_model_len: int | None = field(
+        default=None, metadata={"help": "longest sequence in tokens, prompt and answer (default: the checkpoint's)"}
+    )
+    kv_cache_memory_bytes: str | None = field(
+        default=None,
+        metadata={
+            "help": "memory for the KV cache, for example 2GiB (default: a share of free memory)",
+            "metavar": "BYTES",
+        },
+    )
+    kv_cache_fraction: float = field(
+        default=0.4, metadata={"help": "share of free memory for the KV cache when no size is given"}
+    )
+    block_size: int = field(default=16, metadata={"help": "tokens per KV block, the unit of sharing prefixes"})
+    max_num_seqs: int = field(default=32, metadata={"help": "requests that run together"})
+    max_num_batched_tokens: int | None = field(
+        default=None,
+        metadata={"help": "most tokens in one step; longer prompts are read in chunks (default: 2048 positions)"},
+    )
+    enable_prefix_caching: bool = field(default=True, metadata={"help": "reuse KV blocks of equal prefixes"})
+    pack_weights: bool = field(
+        default=True, metadata={"help": "keep weights in the CPU's blocked layout: fast decoding, no second copy"}
+    )
+    seed: int = field(default=0, metadata={"help": "for requests that bring no seed"})
+
+    def __post_init__(self) -> None:
+        if self.max_model_len is not None and self.max_model_len < 2:
+            raise ConfigError(f"max_model_len is {self.max_model_len} tokens; a prompt and an answer need at least 2")
+        if not 0 < self.kv_cache_fraction < 1:
+            raise ConfigError(f"kv_cache_fraction is {self.kv_cache_fraction}; it must lie between 0 and 1")
+        for name in ("block_size", "max_num_seqs", "max_num_batched_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be a whole number from 1")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}; known are {', '.join(DTYPES)}")
+        if self.device not in DEVICES:
+            raise ConfigError(f"device is {self.device!r}; known are {', '.join(DEVICES)}")
+        if self.kv_cache_memory_bytes is not None:
+            parse_bytes(self.kv_cache_memory_bytes)
+
+
+def parse_bytes(text: str | int) -> int:
+    """`"2GiB"`, `"500MB"`, `"1048576"` -> bytes; raises `ConfigError`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(text).lower())
+    if match is None:
+        raise ConfigError(f"{text!r} is not a size in bytes; write for example 2GiB, 500MB or 1048576")
+    return int(float(match[1]) * _UNITS[match[2] or ""])

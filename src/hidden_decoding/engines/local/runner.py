@@ -1,0 +1,104 @@
+"""Runs one step: spans of requests -> one flat batch -> the transformers model -> the logits that are needed.
+
+    ids_BT [1, tokens of the step] -> h_BTD -> logits of the tokens asked for [R, V]
+
+Contract: the model is the one and only copy; its attention is `attention.local_attention`. Speaks tokens outside and
+hands rows in positions to attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hidden_decoding.engines.local.attention import RequestRows, StepBatch, chunk_mask, register_attention
+from hidden_decoding.streams import expand_slots, tokens_to_positions
+
+if TYPE_CHECKING:
+    from hidden_decoding.engines.local.kv_pool import KVPool
+    from hidden_decoding.engines.local.request import Request
+    from hidden_decoding.engines.local.scheduler import Span
+    from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanLogits:
+    """Logits [r, V] in fp32 after the last r tokens of a span (r is 0 when nobody needs them)."""
+
+    span: Span
+    logits_RV: torch.Tensor
+
+
+class ModelRunner:
+    """Builds the batch of a step and runs the model on it."""
+
+    def __init__(self, model: Qwen3ScaleSeqForCausalLM, pool: KVPool, block_size: int) -> None:
+        self.model = model
+        self.pool = pool
+        self.block_size = block_size
+        self.num_streams = model.config.num_streams
+        self.device = pool.keys_LKPE.device
+        self.dtype = pool.keys_LKPE.dtype
+        model.set_attn_implementation(register_attention())
+
+    @torch.inference_mode()
+    def run(self, spans: list[Span]) -> list[SpanLogits]:
+        """One forward for all spans."""
+        ids = [token for span in spans for token in span.request.token_ids[span.start : span.start + span.count]]
+        token_positions = np.concatenate([np.arange(span.start, span.start + span.count) for span in spans])
+        wanted = [_rows_wanted(span) for span in spans]
+        ends = np.cumsum([span.count for span in spans])
+        kept = np.concatenate([np.arange(end - rows, end) for end, rows in zip(ends, wanted, strict=True)])
+        outputs = self.model(
+            input_ids=torch.tensor([ids], device=self.device),
+            position_ids=torch.from_numpy(token_positions)[None].to(self.device),
+            use_cache=False,
+            # The head must see at least one row to have a shape.
+            logits_to_keep=torch.from_numpy(kept if len(kept) else np.zeros(1, dtype=np.int64)).to(self.device),
+            step=self._batch(spans),
+        )
+        logits_RV = outputs.logits[0, : len(kept)].float()
+        return [
+            SpanLogits(span=span, logits_RV=part) for span, part in zip(spans, logits_RV.split(wanted), strict=True)
+        ]
+
+    def _batch(self, spans: list[Span]) -> StepBatch:
+        slots = np.concatenate([self._slots(span.request, span.start, span.start + span.count) for span in spans])
+        rows_P = expand_slots(torch.from_numpy(slots).to(self.device), self.num_streams)
+        batch, tokens_before = StepBatch(pool=self.pool, rows_P=rows_P), 0
+        for span in spans:
+            batch.requests.append(self._request_rows(span, tokens_before))
+            tokens_before += span.count
+        return batch
+
+    def _request_rows(self, span: Span, tokens_before: int) -> RequestRows:
+        n, request = self.num_streams, span.request
+        held_tokens = span.start + span.count
+        new, held = tokens_to_positions(span.count, n), tokens_to_positions(held_tokens, n)
+        first = tokens_to_positions(tokens_before, n)
+        rows_S = None
+        if not request.side_by_side:
+            slots = torch.from_numpy(self._slots(request, 0, held_tokens)).to(self.device)
+            rows_S = expand_slots(slots, n)
+        return RequestRows(
+            new=slice(first, first + new),
+            held=held,
+            first_row=tokens_to_positions(request.blocks[0] * self.block_size, n),
+            rows_S=rows_S,
+            mask_PS=chunk_mask(new, held, self.dtype, self.device),
+        )
+
+    def _slots(self, request: Request, start: int, stop: int) -> np.ndarray:
+        """KV slots of tokens `start` ... `stop - 1`."""
+        tokens = np.arange(start, stop)
+        return np.asarray(request.blocks)[tokens // self.block_size] * self.block_size + tokens % self.block_size
+
+
+def _rows_wanted(span: Span) -> int:
+    """How many of the span's last tokens need logits: all for prompt log-probabilities, the last to go on."""
+    if span.request.prompt_logprobs is not None and span.start < span.request.prompt_tokens - 1:
+        return span.count
+    return 1 if span.completes else 0
