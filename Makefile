@@ -42,7 +42,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 remote-code: $(STAMP)
-	$(BIN)/python -m hidden_decoding.modeling.remote_code
+	$(BIN)/python -m hidden_decoding.modeling.remote_code_generator
 
 check: lint test
 

@@ -28,19 +28,22 @@ from hidden_decoding.engines.local.loading import (
     context_tokens_of,
     end_tokens,
     kv_capacity_tokens,
+    parameter_count,
     pick_device,
     read_generation_config,
     sampling_defaults,
 )
 from hidden_decoding.engines.local.outputs import Delta, RequestOutput
 from hidden_decoding.engines.local.packed_linear import pack_linears, packing_available
+from hidden_decoding.engines.local.progress import take_result
 from hidden_decoding.engines.local.request import Request
 from hidden_decoding.engines.local.runner import ModelRunner, SpanLogits
-from hidden_decoding.engines.local.sampler import sample, token_logprobs
+from hidden_decoding.engines.local.sampler import sample
 from hidden_decoding.engines.local.sampling_params import SamplingParams
 from hidden_decoding.engines.local.scheduler import Scheduler
+from hidden_decoding.engines.local.weights import load_for_computing
 from hidden_decoding.errors import RequestError
-from hidden_decoding.modeling.checkpoint import load_model, load_tokenizer, resolve_model
+from hidden_decoding.modeling.checkpoint import load_tokenizer, resolve_model
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
 from hidden_decoding.streams import positions_to_tokens, tokens_to_positions
 
@@ -74,7 +77,13 @@ class LocalEngine:
         """`model` is a directory or hub id; `options` are fields of `EngineConfig` when no `config` is given."""
         config = config or EngineConfig(**options)
         directory = resolve_model(model, revision)
-        loaded = load_model(directory, dtype=config.dtype, device=pick_device(config.device))
+        loaded = load_for_computing(
+            directory,
+            dtype=config.dtype,
+            device=pick_device(config.device),
+            stream_tables=config.stream_tables,
+            pack_weights=config.pack_weights,
+        )
         self._set_up(loaded, load_tokenizer(directory), config, read_generation_config(directory))
 
     @classmethod
@@ -89,8 +98,11 @@ class LocalEngine:
 
         Weights are left as they are unless `pack_weights=True` says otherwise: the caller may still want to train.
         """
+        config = config or EngineConfig(**{"pack_weights": False, **options})
+        if config.pack_weights and packing_available(model.device, model.dtype):
+            pack_linears(model)
         engine = cls.__new__(cls)
-        engine._set_up(model.eval(), tokenizer, config or EngineConfig(**{"pack_weights": False, **options}), {})
+        engine._set_up(model.eval(), tokenizer, config, {})
         return engine
 
     def _set_up(
@@ -101,9 +113,6 @@ class LocalEngine:
         generation_config: dict[str, Any],
     ) -> None:
         self.config = config
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        if config.pack_weights and packing_available(model):
-            pack_linears(model)
         self.model = model
         self.model_config = model.config
         self.num_streams: int = model.config.num_streams
@@ -248,63 +257,13 @@ class LocalEngine:
         return {request.request_id: token for request, token in zip(requests, tokens, strict=True)}
 
     def _take(self, result: SpanLogits, token_id: int | None) -> list[Delta]:
-        request = result.span.request
-        if request.prompt_logprobs is not None:
-            self._take_prompt_logprobs(request, result)
-        if token_id is None:
+        delta = take_result(result, token_id)
+        if delta is None:
             return []
-        delta = Delta(request_id=request.request_id, token_ids=[token_id], cached_tokens=request.cached_tokens)
-        if request.params.logprobs is not None:
-            delta.logprobs = token_logprobs(result.logits_RV[-1:], [token_id], request.params.logprobs)
-        if request.answer_tokens == 0:
-            request.metrics.first_token = time.monotonic()
-            delta.prompt_logprobs = request.prompt_logprobs
-        request.append(token_id)
-        if request.grammar is not None:
-            request.grammar.accept(token_id)
-        delta.finish_reason, delta.stop_reason = self._ending(request, token_id)
-        # The token that ends an answer is reported, but it is no part of its text.
-        shown = [] if self._is_stop_token(request, token_id) else [token_id]
-        delta.text = request.detokenizer.add(shown, final=delta.finish_reason is not None)
-        if request.detokenizer.stopped_by is not None:
-            delta.finish_reason, delta.stop_reason = "stop", request.detokenizer.stopped_by
         if delta.finish_reason is not None:
-            self._finish(request, delta)
+            result.span.request.metrics.finished = time.monotonic()
+            self.abort(delta.request_id)
         return [delta]
-
-    def _take_prompt_logprobs(self, request: Request, result: SpanLogits) -> None:
-        """Logits after token i score prompt token i + 1. What is known from before a preemption is not taken again."""
-        known = request.prompt_logprobs
-        assert known is not None, "only called when prompt log-probabilities were asked for"
-        first_scored = result.span.start + 1
-        fresh = range(max(first_scored, len(known)), min(first_scored + len(result.logits_RV), request.prompt_tokens))
-        if fresh:
-            rows = result.logits_RV[fresh.start - first_scored : fresh.stop - first_scored]
-            known.extend(
-                token_logprobs(
-                    rows, request.prompt_token_ids[fresh.start : fresh.stop], request.params.prompt_logprobs or 0
-                )
-            )
-
-    def _ending(self, request: Request, token_id: int) -> tuple[str | None, str | int | None]:
-        if self._is_stop_token(request, token_id):
-            return "stop", token_id if token_id in request.params.stop_token_ids else None
-        if request.grammar is not None and request.grammar.finished:
-            return "stop", None
-        if len(request.token_ids) >= request.max_total_tokens:
-            return "length", None
-        return None, None
-
-    @staticmethod
-    def _is_stop_token(request: Request, token_id: int) -> bool:
-        params = request.params
-        ends = token_id in request.end_token_ids and not params.ignore_eos
-        return request.answer_tokens >= params.min_tokens and (ends or token_id in params.stop_token_ids)
-
-    def _finish(self, request: Request, delta: Delta) -> None:
-        request.metrics.finished = time.monotonic()
-        delta.metrics = request.metrics
-        self.abort(request.request_id)
 
     def _fail(self, request: Request, error: Exception) -> Delta:
         self.abort(request.request_id)
@@ -376,7 +335,7 @@ class LocalEngine:
         capacity = self.pool.num_blocks * self.pool.block_size
         return {
             "streams": self.num_streams,
-            "parameters": self.parameters,
+            "parameters": parameter_count(self.model_config),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),
             "context_tokens": self.max_model_len,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hidden_decoding.errors import ConfigError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+STREAM_TABLES = ("auto", "mmap", "host", "device")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -44,6 +45,14 @@ class EngineConfig:
         metadata={"help": "most tokens in one step; longer prompts are read in chunks (default: 2048 positions)"},
     )
     enable_prefix_caching: bool = field(default=True, metadata={"help": "reuse KV blocks of equal prefixes"})
+    stream_tables: str = field(
+        default="auto",
+        metadata={
+            "help": "where the tables of streams 2..n lie: mmap leaves them in the file (auto on a CPU), device loads "
+            "them (auto on a GPU), host keeps them in host memory beside a GPU",
+            "choices": STREAM_TABLES,
+        },
+    )
     pack_weights: bool = field(
         default=True, metadata={"help": "keep weights in the CPU's blocked layout: fast decoding, no second copy"}
     )
@@ -60,6 +69,8 @@ class EngineConfig:
                 raise ConfigError(f"{name} is {value}; it must be a whole number from 1")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype is {self.dtype!r}; known are {', '.join(DTYPES)}")
+        if self.stream_tables not in STREAM_TABLES:
+            raise ConfigError(f"stream_tables is {self.stream_tables!r}; known are {', '.join(STREAM_TABLES)}")
         if self.device not in DEVICES:
             raise ConfigError(f"device is {self.device!r}; known are {', '.join(DEVICES)}")
         if self.kv_cache_memory_bytes is not None:

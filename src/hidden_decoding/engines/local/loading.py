@@ -6,6 +6,7 @@ Contract: reads a checkpoint directory once; every refusal is a typed error rais
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ import torch
 from hidden_decoding.engines.local.engine_config import parse_bytes
 from hidden_decoding.engines.local.kv_pool import bytes_per_token
 from hidden_decoding.errors import CapacityError, ConfigError
+from hidden_decoding.modeling.checkpoint import expected_tensors
+from hidden_decoding.modeling.inspection import count_parameters
 from hidden_decoding.streams import tokens_to_positions
 
 if TYPE_CHECKING:
@@ -61,6 +64,12 @@ def end_tokens(config: Qwen3ScaleSeqConfig, generation_config: dict[str, Any], t
         if CHAT_END in tokenizer.get_added_vocab():
             ends.add(tokenizer.convert_tokens_to_ids(CHAT_END))
     return frozenset(end for end in ends if end < config.vocab_size)
+
+
+def parameter_count(config: Qwen3ScaleSeqConfig) -> int:
+    """All parameters of the model, wherever they lie and in whatever form."""
+    counts = {name: math.prod(shape) for name, shape in expected_tensors(config).items()}
+    return count_parameters(counts, config).total
 
 
 def free_memory_bytes(device: torch.device) -> int:

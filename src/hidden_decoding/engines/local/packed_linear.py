@@ -16,14 +16,13 @@ from torch import Tensor, nn
 _TYPICAL_ROWS = 8
 
 
-def packing_available(model: nn.Module) -> bool:
-    """Whether this model's device and dtype have the blocked kernels."""
-    weight = next(model.parameters())
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+def packing_available(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there are blocked kernels for this device and dtype."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if weight.dtype == torch.bfloat16:
+    if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32
+    return dtype == torch.float32
 
 
 class PackedLinear(nn.Module):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Generated from the package `hidden-decoding`; do not edit. There: make remote-code
+"""Configuration: Qwen3's own plus the number of streams.
+
+Sequential Hidden Decoding on Qwen3: n embedding tables, n positions per token, one Transformer; only the last position
+of a token predicts. Self-contained, for `trust_remote_code=True`; needs torch and transformers >= 5.17.
+
+Shapes: B batch, T tokens, N streams, P positions = N * T, D width, H query heads, K key/value heads, E head dim,
+V vocabulary. Token t, stream k (from 0) sits at position t * N + k.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+
+
+def streams_of(scale_seq_times: int) -> int:
+    """Number of streams n of a checkpoint whose config says `scale_seq_times`: n - 1 is published, 0 is plain Qwen3."""
+    return scale_seq_times + 1
+
+
+def positions_to_tokens(positions: int, num_streams: int) -> int:
+    """Whole tokens that fit into `positions` positions (rounded down)."""
+    return positions // num_streams
+
+
+def context_tokens(max_position_embeddings: int, num_streams: int) -> int:
+    """Longest sequence in tokens. `max_position_embeddings` always counts positions, in both position schemes."""
+    return positions_to_tokens(max_position_embeddings, num_streams)
+
+
+@strict
+class Qwen3ScaleSeqConfig(Qwen3Config):
+    """`scale_seq_times` is the number of *extra* embedding tables, n - 1; 0 is plain Qwen3."""
+
+    model_type = "qwen3_scale_seq"
+    base_model_pp_plan: ClassVar[dict[str, Any]] = {
+        "scale_seq_embed_tokens_list": (["input_ids"], ["inputs_embeds"]),
+        **Qwen3Config.base_model_pp_plan,
+    }
+
+    scale_seq_times: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if type(self.scale_seq_times) is not int or self.scale_seq_times < 0:
+            raise ValueError(
+                f"scale_seq_times is {self.scale_seq_times!r}, but it counts the extra embedding tables "
+                "(n - 1) and must be a whole number from 0"
+            )
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_streams(self) -> int:
+        """n: positions per token."""
+        return streams_of(self.scale_seq_times)
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence in tokens that `max_position_embeddings` positions hold."""
+        return context_tokens(self.max_position_embeddings, self.num_streams)
+
+
+__all__ = ["Qwen3ScaleSeqConfig"]
