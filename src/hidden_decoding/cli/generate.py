@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="text, token_ids and timings as one JSON object")
     add_dataclass_arguments(parser, SamplingParams, only_given=True)
-    add_dataclass_arguments(parser, EngineConfig, skip=("max_num_seqs",))
+    # A single request: its own --seed is the one that counts.
+    add_dataclass_arguments(parser, EngineConfig, skip=("max_num_seqs", "seed"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The model and its files: configuration, network, cache view, strict loading, export. Written as differences from Qwen3.
+"""The model and its files: configuration, network, cache view, strict loading, export. Differences from Qwen3 only.
 
-Sits after `streams` and before upcycling, training and the engines. Importing this package loads transformers.
+Sits after `streams` and before upcycling, training and the engines.
 """

@@ -283,7 +283,9 @@ class Qwen3ScaleSeqModel(Qwen3ScaleSeqPreTrainedModel, Qwen3Model):
             **_packing_in_positions(kwargs, n),
         )
         if outputs.past_key_values is not None:
-            outputs.past_key_values = token_view(outputs.past_key_values, n)
+            # The caller's own view where there is one: `generate()` keeps a mark on it.
+            given = isinstance(past_key_values, TokenCache)
+            outputs.past_key_values = past_key_values if given else token_view(outputs.past_key_values, n)
         if outputs.hidden_states is not None and not return_streams:
             *rows, last = outputs.hidden_states
             outputs.hidden_states = (*(None if h is None else last_stream(h, n) for h in rows), last)
