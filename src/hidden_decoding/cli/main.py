@@ -25,6 +25,7 @@ VERBS = {
     "generate": ("generate", "text from a prompt, in this process"),
     "serve": ("serve", "an OpenAI-compatible server over a checkpoint"),
     "chat": ("chat", "talk to a server in the terminal"),
+    "bench": ("bench", "how fast the engine is, or any OpenAI-compatible server under load"),
     "export": ("export", "write a checkpoint in the published format"),
     "doctor": ("doctor", "check this machine and its installation"),
     "demo": ("demo", "train, upcycle, compare, serve and query a small model"),

@@ -1,0 +1,44 @@
+"""`hidden-decoding serve`: an OpenAI-compatible server over a checkpoint.
+
+$ hidden-decoding serve path/to/checkpoint --port 8000
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
+from hidden_decoding.engines.local.engine_config import EngineConfig
+from hidden_decoding.errors import ConfigError, DependencyError
+from hidden_decoding.serve.settings import ServeConfig
+
+if TYPE_CHECKING:
+    import argparse
+
+ENGINES = ("auto", "local", "vllm", "sglang")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the engine, and the fields of `ServeConfig` and `EngineConfig`."""
+    parser.add_argument("model", metavar="MODEL", help="checkpoint directory or hub id")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit, when MODEL is a hub id")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the model (default: auto)")
+    add_dataclass_arguments(parser, ServeConfig)
+    add_dataclass_arguments(parser, EngineConfig)
+    parser.epilog = "Flags after a bare -- go to the engine as they are (vllm and sglang only)."
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks the flags, then loads and serves."""
+    settings, engine_config = from_arguments(ServeConfig, args), from_arguments(EngineConfig, args)
+    if args.engine in ("vllm", "sglang"):
+        raise ConfigError(f"--engine {args.engine} is not available in this version; use --engine local")
+    if passed_on := getattr(args, "engine_flags", []):
+        raise ConfigError(f"the local engine takes its flags before the bare --; move {' '.join(passed_on)} there")
+    try:
+        from hidden_decoding.serve.launch import serve
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"the server needs {error.name}, which is not installed; run: pip install 'hidden-decoding[serve]'"
+        ) from error
+    return serve(args.model, settings, engine_config, revision=args.revision)
