@@ -43,7 +43,7 @@ def test_every_way_of_loading_answers_the_same(tiny_checkpoint, num_streams, tab
 def test_logits_equal_transformers_loading(tmp_path, dtype):
     directory = save_tiny_checkpoint(tmp_path / "m", 3, "linear")
     ids = torch.tensor([prompts(1)[0]])
-    ours = load_for_computing(directory, dtype=dtype, device=CPU, pack_weights=False)
+    ours = load_for_computing(directory, dtype=dtype, device=CPU, linear="plain")
     theirs = load_model(directory, dtype=dtype)
     assert ours.dtype == getattr(torch, dtype)
     torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=0, rtol=0)
@@ -55,6 +55,25 @@ def test_tied_heads_stay_tied(tmp_path):
     assert model.lm_head.weight is model.model.embed_tokens.weight
     ids = torch.tensor([prompts(1)[0]])
     torch.testing.assert_close(model(ids).logits, load_model(directory)(ids).logits, atol=LOGIT_TOLERANCE, rtol=0)
+
+
+def test_int8_is_close_and_a_quarter_of_the_size(tmp_path):
+    directory = save_tiny_checkpoint(tmp_path / "m", 2)
+    ids = torch.tensor([prompts(1)[0]])
+    exact = load_for_computing(directory, dtype="auto", device=CPU)(ids).logits
+    model = load_for_computing(directory, dtype="auto", device=CPU, linear="int8")
+    rounded = model(ids).logits
+    assert not torch.equal(exact, rounded)
+    assert torch.nn.functional.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.995
+    layer = model.model.layers[0].mlp.up_proj
+    assert layer.weight.qdata.dtype == torch.int8
+    assert type(model.lm_head.weight) is nn.Parameter
+
+
+def test_the_engine_answers_with_int8_weights(tiny_checkpoint):
+    engine = LocalEngine(tiny_checkpoint(2), kv_cache_memory_bytes="8MiB", quantization="int8")
+    [output] = engine.generate(prompts(1), SamplingParams(max_tokens=8, **GREEDY))
+    assert len(output.token_ids) == 8
 
 
 def test_mapped_tables_never_change_the_file(tmp_path):

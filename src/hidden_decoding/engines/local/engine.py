@@ -41,7 +41,7 @@ from hidden_decoding.engines.local.runner import ModelRunner, SpanLogits
 from hidden_decoding.engines.local.sampler import sample
 from hidden_decoding.engines.local.sampling_params import SamplingParams
 from hidden_decoding.engines.local.scheduler import Scheduler
-from hidden_decoding.engines.local.weights import load_for_computing
+from hidden_decoding.engines.local.weights import linear_form, load_for_computing
 from hidden_decoding.errors import RequestError
 from hidden_decoding.modeling.checkpoint import load_tokenizer, resolve_model
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
@@ -82,7 +82,7 @@ class LocalEngine:
             dtype=config.dtype,
             device=pick_device(config.device),
             stream_tables=config.stream_tables,
-            pack_weights=config.pack_weights,
+            linear=linear_form(config),
         )
         self._set_up(loaded, load_tokenizer(directory), config, read_generation_config(directory))
 

@@ -1,8 +1,8 @@
 """From logits to the next token of each request. Knows requests, not positions.
 
-Order (vLLM's): logit_bias, min_tokens and grammar; repetition, frequency, presence penalties; temperature; min_p; top_k;
-top_p. Log-probabilities reported are of the model's own distribution, before any of it. A request's own generator makes
-its draws independent of its neighbours.
+Order (vLLM's): logit_bias, min_tokens and grammar; repetition, frequency, presence penalties; temperature; min_p;
+top_k; top_p. Log-probabilities reported are of the model's own distribution, before any of it. A request's own
+generator makes its draws independent of its neighbours.
 """
 
 from __future__ import annotations

@@ -16,13 +16,16 @@ from torch.nn.functional import embedding
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from hidden_decoding.engines.local.packed_linear import PackedLinear, packing_available
-from hidden_decoding.errors import CapacityError
+from hidden_decoding.errors import CapacityError, DependencyError
 from hidden_decoding.modeling.checkpoint import load_config, torch_dtype, verify_checkpoint
 from hidden_decoding.modeling.model import EXTRA_TABLES, Qwen3ScaleSeqForCausalLM
 from hidden_decoding.modeling.safetensors_file import DTYPES, TensorEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from hidden_decoding.engines.local.engine_config import EngineConfig
 
 
 class HostTable(nn.Module):
@@ -38,10 +41,20 @@ class HostTable(nn.Module):
         return embedding(ids.to(self.rows_VD.device), self.rows_VD).to(self.device, self.dtype)
 
 
+def linear_form(config: EngineConfig) -> str:
+    """What becomes of linear layers: `int8`, `packed` or `plain`."""
+    if config.quantization != "none":
+        return config.quantization
+    return "packed" if config.pack_weights else "plain"
+
+
 def load_for_computing(
-    directory: Path, *, dtype: str, device: torch.device, stream_tables: str = "auto", pack_weights: bool = True
+    directory: Path, *, dtype: str, device: torch.device, stream_tables: str = "auto", linear: str = "packed"
 ) -> Qwen3ScaleSeqForCausalLM:
-    """The verified model of a directory, ready to compute (not to train or save). `stream_tables`: see the module."""
+    """The verified model of a directory, ready to compute (not to train or save).
+
+    `stream_tables`: see the module. `linear`: `plain`, `packed` (where there are kernels) or `int8` (all but the head).
+    """
     config = load_config(directory)
     tensors = verify_checkpoint(directory, config)
     wanted = torch_dtype(dtype, config, tensors)
@@ -49,7 +62,7 @@ def load_for_computing(
         stream_tables = "mmap" if device.type == "cpu" else "device"
     with torch.device("meta"):
         model: Qwen3ScaleSeqForCausalLM = Qwen3ScaleSeqForCausalLM(config)
-    pack = pack_weights and packing_available(device, wanted)
+    convert = _converter(linear, device, wanted)
     tied = config.tie_word_embeddings
     try:
         for name, (path, entry) in tensors.items():
@@ -59,12 +72,12 @@ def load_for_computing(
             if name.startswith(EXTRA_TABLES) and stream_tables != "device":
                 _replace(model, name, HostTable(_host_rows(mapped, stream_tables), wanted, device))
             else:
-                _load(model, name, mapped.to(device=device, dtype=wanted, copy=True), pack=pack)
+                _load(model, name, mapped.to(device=device, dtype=wanted, copy=True), convert)
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if "memory" not in f"{type(error).__name__} {error}".lower():
             raise
         raise CapacityError(
-            f"there is not enough memory to load {directory.name}; see what it needs: hidden-decoding inspect {directory}"
+            f"there is not enough memory to load {directory.name}; what it needs: hidden-decoding inspect {directory}"
         ) from error
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
@@ -88,14 +101,40 @@ def _host_rows(mapped: Tensor, stream_tables: str) -> Tensor:
     return held.pin_memory() if torch.cuda.is_available() else held
 
 
-def _load(model: nn.Module, name: str, weight: Tensor, *, pack: bool) -> None:
-    """Puts one loaded tensor in its place; a linear layer becomes its packed form at once."""
+def _load(model: nn.Module, name: str, weight: Tensor, convert: Callable[[str, nn.Linear], nn.Module]) -> None:
+    """Puts one loaded tensor in its place; a linear layer that has all of its own takes its final form at once."""
     owner_name, _, attribute = name.rpartition(".")
     owner = model.get_submodule(owner_name)
     setattr(owner, attribute, nn.Parameter(weight, requires_grad=False))
     has_all = all(not parameter.is_meta for parameter in owner.parameters(recurse=False))
-    if pack and type(owner) is nn.Linear and has_all:
-        _replace(model, name, PackedLinear(owner))
+    if type(owner) is nn.Linear and has_all:
+        _replace(model, name, convert(owner_name, owner))
+
+
+def _converter(linear: str, device: torch.device, dtype: torch.dtype) -> Callable[[str, nn.Linear], nn.Module]:
+    """(name, layer) -> the layer in its final form."""
+    if linear == "int8":
+        return _to_int8()
+    if linear == "packed" and packing_available(device, dtype):
+        return lambda _, layer: PackedLinear(layer)
+    return lambda _, layer: layer
+
+
+def _to_int8() -> Callable[[str, nn.Linear], nn.Module]:
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise DependencyError(
+            "--quantization int8 needs torchao, which is missing; run: pip install 'hidden-decoding[quantization]'"
+        ) from error
+
+    def convert(name: str, layer: nn.Linear) -> nn.Module:
+        # The head's rounding would show in every logit, and it is read once a token, not n times.
+        if name != "lm_head":
+            quantize_(layer, Int8WeightOnlyConfig())
+        return layer
+
+    return convert
 
 
 def _replace(model: nn.Module, weight_name: str, module: nn.Module) -> None:
