@@ -9,6 +9,7 @@ import torch
 
 from hidden_decoding import LocalEngine, SamplingParams
 from hidden_decoding.errors import CapacityError, ConfigError, RequestError
+from hidden_decoding.modeling import model as model_module
 from tests.support import LOGIT_TOLERANCE, BruteForce, assert_same_greedy, tiny_model, tiny_tokenizer
 
 GREEDY = {"temperature": 0.0, "ignore_eos": True}
@@ -260,3 +261,46 @@ def test_json_answers_follow_the_schema():
             assert isinstance(value["a"], int)
             assert value["b"] in ("x", "y")
     assert output.text.lstrip().startswith("{")
+
+
+def swap_tables(local, monkeypatch):
+    first, second = local.model.model.embed_tokens, local.model.model.scale_seq_embed_tokens_list[0]
+    local.model.model.embed_tokens, local.model.model.scale_seq_embed_tokens_list[0] = second, first
+
+
+def zero_the_last_table(local, monkeypatch):
+    local.model.model.scale_seq_embed_tokens_list[-1].weight.data.zero_()
+
+
+def read_the_stream_before_the_last(local, monkeypatch):
+    n = local.num_streams
+    monkeypatch.setattr(model_module, "last_stream", lambda h, of: h if of == 1 else h[:, n - 2 :: n])
+
+
+def shift_every_other_token(local, monkeypatch):
+    """A shift of all tokens alike changes nothing, RoPE being relative."""
+    original = local.runner.model.forward
+
+    def shifted(*args, position_ids, **kwargs):
+        return original(*args, position_ids=position_ids + position_ids % 2, **kwargs)
+
+    monkeypatch.setattr(local.runner.model, "forward", shifted)
+
+
+@pytest.mark.parametrize("num_streams", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    "damage",
+    [swap_tables, zero_the_last_table, read_the_stream_before_the_last, shift_every_other_token],
+)
+def test_negative_controls_change_at_least_half_of_the_tokens(oracle, monkeypatch, num_streams, damage):
+    """If one of these went unnoticed, the equality above would mean nothing."""
+    local = engine(num_streams)
+    cases = prompts(8)
+    damage(local, monkeypatch)
+    outputs = local.generate(cases, SamplingParams(max_tokens=16, **GREEDY))
+    pairs = [
+        (got, want)
+        for prompt, output in zip(cases, outputs, strict=True)
+        for got, want in zip(output.token_ids, oracle(num_streams, "contiguous", prompt, 16)[0], strict=True)
+    ]
+    assert sum(got != want for got, want in pairs) >= len(pairs) / 2

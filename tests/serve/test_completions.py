@@ -15,10 +15,11 @@ from tests.support import LOGIT_TOLERANCE, BruteForce, assert_same_greedy, tiny_
 PROMPTS = [[5, 6, 7], [40, 41, 42, 43, 44, 45, 46], [300], list(range(100, 130))]
 
 
-@pytest.mark.parametrize("num_streams", [1, 4])
-def test_greedy_tokens_equal_brute_force(tiny_checkpoint, num_streams):
-    reference = BruteForce(tiny_model(num_streams))
-    with running_server(tiny_checkpoint(num_streams)) as server:
+@pytest.mark.parametrize("positions", ["contiguous", "linear"])
+@pytest.mark.parametrize("num_streams", [1, 2, 3, 4, 8])
+def test_greedy_tokens_equal_brute_force(tiny_checkpoint, num_streams, positions):
+    reference = BruteForce(tiny_model(num_streams, positions))
+    with running_server(tiny_checkpoint(num_streams, positions)) as server:
         answer = server.openai().completions.create(
             model="default",
             prompt=PROMPTS,
