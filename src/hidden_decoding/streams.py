@@ -19,6 +19,8 @@ Layout of positions: token t, stream k (0-based) sits at position t * n + k. Onl
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,6 +102,16 @@ def replicated_stream(stream: int, source_streams: int) -> int:
 def kv_bytes_per_token(num_streams: int, layers: int, kv_heads: int, head_dim: int, element_bytes: int) -> int:
     """Bytes of K and V that one token keeps in all layers: 2 * layers * K * E * bytes for each of its n positions."""
     return tokens_to_positions(2 * layers * kv_heads * head_dim * element_bytes, num_streams)
+
+
+def tokens_per_position(num_streams: int) -> Fraction:
+    """The exact share of a token that one row of a KV cache holds: 1 / n."""
+    return Fraction(1, num_streams)
+
+
+def fewest_tokens_aligned(positions: int, num_streams: int) -> int:
+    """The smallest number of tokens whose positions are a whole multiple of `positions`."""
+    return math.lcm(positions, num_streams) // num_streams
 
 
 # --------------------------------------------------------------------------------------------------------- tensors

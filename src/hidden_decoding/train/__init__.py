@@ -1,1 +1,2 @@
-"""Training: data, the one loop, parallelism applied from outside, checkpoints, metrics. The same code on one CPU and many hosts."""
+"""Training: data, the one loop, parallelism applied from outside, checkpoints, metrics. The same code on one CPU and
+many hosts."""

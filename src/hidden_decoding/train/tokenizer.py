@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import pydoc_data.topics
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, CHAT_START, CHAT_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+# Folders of the standard library that are not prose or ordinary source.
+LEFT_OUT = frozenset(
+    ("test", "tests", "idle_test", "encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__")
+)
 
 CHATML_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
@@ -48,13 +53,28 @@ def standard_library_texts(limit_bytes: int | None = None) -> list[str]:
 
     One string per document, in a fixed order; stops after `limit_bytes` of UTF-8.
     """
-    texts = list(pydoc_data.topics.topics.values())
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        texts.append(path.read_text(encoding="utf-8", errors="replace"))
     kept, used = [], 0
-    for text in texts:
+    for text in _standard_library():
         used += len(text.encode())
         if limit_bytes is not None and used > limit_bytes:
             break
         kept.append(text)
     return kept
+
+
+def _standard_library() -> Iterator[str]:
+    """Topics, top-level modules, then packages; without tests, generated tables and installed packages."""
+    yield from pydoc_data.topics.topics.values()
+    root = Path(sysconfig.get_path("stdlib"))
+    yield from (_read(path) for path in sorted(root.glob("*.py")))
+    for path in sorted(path for folder in root.iterdir() if _wanted(folder.name) for path in folder.rglob("*.py")):
+        if all(_wanted(folder) for folder in path.relative_to(root).parts[:-1]):
+            yield _read(path)
+
+
+def _wanted(folder: str) -> bool:
+    return folder not in LEFT_OUT and not folder.startswith("config-")
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,171 @@
+"""Documents -> packed rows of tokens, in an order that depends only on a seed.
+
+Contract: a row holds `tokens_per_sequence` tokens of one or more documents. `position_ids` count tokens and restart at
+0 with each document (and with each row, where a long document goes on), which is how the model knows that no token may
+attend across documents. `targets` hold the next token *of the same document* and -100 where there is none, so a
+document's last token never learns the first of another. Any row can be made on its own from its number: the state of
+the data is one whole number, and resuming is exact. The last row of an epoch is filled up with end tokens that neither
+predict nor count.
+
+Place in the flow: after `corpus.py`; ids_BT, position_ids_BT and targets_BT go to `loss.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hidden_decoding.errors import ConfigError
+from hidden_decoding.train.corpus import Corpus
+
+NO_TARGET = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of tokens: three tensors [B, T], the number of real tokens, and of those that have a target."""
+
+    ids_BT: Tensor
+    position_ids_BT: Tensor
+    targets_BT: Tensor
+    tokens: int
+    predicted: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        ids, positions, targets = (
+            tensor.to(device, non_blocking=True) for tensor in (self.ids_BT, self.position_ids_BT, self.targets_BT)
+        )
+        return Batch(ids, positions, targets, self.tokens, self.predicted)
+
+
+class PackedRows:
+    """`documents` of a corpus laid end to end and cut into rows of `tokens_per_sequence` tokens."""
+
+    def __init__(self, corpus: Corpus, documents: np.ndarray[Any, Any], tokens_per_sequence: int) -> None:
+        self.corpus = corpus
+        self.documents = documents
+        self.width = tokens_per_sequence
+        self.ends = np.cumsum(corpus.lengths()[documents])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all documents, end tokens included."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of their text."""
+        return int(self.corpus.text_bytes[self.documents].sum())
+
+    def __len__(self) -> int:
+        return (self.tokens + self.width - 1) // self.width
+
+    def row(self, number: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
+        """ids, position ids and targets of one row, each [T], and how many of its tokens are real."""
+        start = number * self.width
+        stop = min(start + self.width, self.tokens)
+        ids = np.full(self.width, self.corpus.end_token, dtype=np.int64)
+        positions = np.zeros(self.width, dtype=np.int64)
+        targets = np.full(self.width, NO_TARGET, dtype=np.int64)
+        at = start
+        place = int(np.searchsorted(self.ends, start, side="right"))
+        while at < stop:
+            document, document_end = self.documents[place], int(self.ends[place])
+            piece_end = min(document_end, stop)
+            first = int(self.corpus.offsets[document + 1]) - (document_end - at)
+            inside, count = slice(at - start, piece_end - start), piece_end - at
+            ids[inside] = self.corpus.ids[first : first + count]
+            positions[inside] = np.arange(count)
+            known = count if piece_end < document_end else count - 1
+            targets[at - start : at - start + known] = self.corpus.ids[first + 1 : first + 1 + known]
+            at, place = piece_end, place + 1
+        return ids, positions, targets, stop - start
+
+
+def make_batch(rows: Iterable[tuple[PackedRows, int]]) -> Batch:
+    """The numbered rows as one batch."""
+    made = [packed.row(number) for packed, number in rows]
+    ids, positions, targets = (torch.from_numpy(np.stack(column)) for column in list(zip(*made, strict=True))[:3])
+    predicted = int((targets != NO_TARGET).sum())
+    return Batch(ids, positions, targets, sum(row[3] for row in made), predicted)
+
+
+class RowStream:
+    """An endless, seeded sequence of rows over several epochs.
+
+    Every epoch packs the documents in an order of its own, and hands out the rows in another: the rows of one long
+    document would otherwise fill whole batches. `next_row` is the whole state: the number of rows handed out so far, by
+    all processes together.
+    """
+
+    def __init__(self, corpus: Corpus, documents: np.ndarray[Any, Any], tokens_per_sequence: int, seed: int) -> None:
+        self.corpus = corpus
+        self.documents = documents
+        self.width = tokens_per_sequence
+        self.seed = seed
+        self.next_row = 0
+        self._epoch: tuple[int, PackedRows, np.ndarray[Any, Any]] | None = None
+        self.rows_per_epoch = len(self._rows_of(0)[0])
+
+    def _rows_of(self, epoch: int) -> tuple[PackedRows, np.ndarray[Any, Any]]:
+        """The rows of an epoch, and the order in which they come."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            generator = np.random.default_rng((self.seed, epoch))
+            packed = PackedRows(self.corpus, generator.permutation(self.documents), self.width)
+            self._epoch = (epoch, packed, generator.permutation(len(packed)))
+        return self._epoch[1:]
+
+    def take(self, rows: int) -> list[tuple[PackedRows, int]]:
+        """The next rows, in order; a batch may span two epochs."""
+        taken = []
+        for number in range(self.next_row, self.next_row + rows):
+            epoch, cursor = divmod(number, self.rows_per_epoch)
+            packed, order = self._rows_of(epoch)
+            taken.append((packed, int(order[cursor])))
+        self.next_row += rows
+        return taken
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, for a checkpoint."""
+        epoch, cursor = divmod(self.next_row, self.rows_per_epoch)
+        return {"epoch": epoch, "cursor": cursor, **self._identity()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state` was taken; refuses a state of other text or another order."""
+        for name, now in self._identity().items():
+            if state[name] != now:
+                raise ConfigError(
+                    f"cannot resume: the checkpoint was trained with {name} = {state[name]!r}, this run has {now!r}; "
+                    "resume with the same data settings, or start a new run in another --out"
+                )
+        self.next_row = state["epoch"] * self.rows_per_epoch + state["cursor"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "corpus": self.corpus.key,
+            "documents": len(self.documents),
+            "tokens_per_sequence": self.width,
+            "data_seed": self.seed,
+        }
+
+
+def hold_out(corpus: Corpus, fraction: float, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Documents to train on, and those held out: whole, drawn by the seed, at least `fraction` of the tokens."""
+    order = np.random.default_rng((seed, 0x0E)).permutation(corpus.documents)
+    if fraction == 0:
+        return np.sort(order), order[:0]
+    until = np.cumsum(corpus.lengths()[order])
+    held = int(np.searchsorted(until, fraction * corpus.tokens)) + 1
+    if held >= corpus.documents:
+        raise ConfigError(
+            f"--data has {corpus.documents} document(s) and {corpus.tokens:,} tokens: too little to set aside "
+            f"{fraction:.0%} by whole documents; name held-out text with --heldout, or turn evaluation off with "
+            "--heldout-fraction 0"
+        )
+    return np.sort(order[held:]), order[:held]

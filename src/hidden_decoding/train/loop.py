@@ -1,0 +1,297 @@
+"""Continued pretraining: one loop for a CPU, one GPU, or many processes under `torchrun`.
+
+    rows of tokens -> loss on last streams -> gradients, clipped -> AdamW -> metrics, evaluation, checkpoint
+
+Contract: `train_cpt(config)` trains `config.model` on `config.data` and leaves in `config.run.out`: `run.json` (the
+settings), `metrics.jsonl`, `checkpoints/` and `model/` (the result in the published format, with tokenizer). Losses
+are nats per token of last streams, the same for any number of streams, processes and passes. Settings that cannot work
+are refused before weights are loaded.
+
+    >>> train_cpt(CptConfig.build(model="base", data=("books.jsonl",), out="runs/cpt", steps=100)).heldout_loss
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hidden_decoding.errors import ConfigError
+from hidden_decoding.streams import tokens_to_positions
+from hidden_decoding.train import checkpoint, parallelize
+from hidden_decoding.train.config import CptConfig
+from hidden_decoding.train.data import Batch, PackedRows, RowStream, make_batch
+from hidden_decoding.train.export import export_model
+from hidden_decoding.train.loss import CausalLoss
+from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, read_metrics
+from hidden_decoding.train.optimiser import learning_rate, make_optimiser
+from hidden_decoding.train.prepare import Prepared, load_weights, prepare
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CptResult:
+    """What a run left. `model` is None when it stopped before its last step."""
+
+    out: Path
+    model: Path | None
+    streams: int
+    step: int
+    tokens: int
+    positions: int
+    seconds: float
+    heldout_loss: float | None
+    bits_per_byte: float | None
+    records: list[dict[str, Any]]
+
+
+def train_cpt(config: CptConfig, *, progress: bool = True, label: str = "training") -> CptResult:
+    """Runs to the last step (or `stop_at_step`), resuming where asked; see the module's contract."""
+    world = parallelize.start(config.run.device)
+    try:
+        prepared = prepare(config, world, progress=progress)
+        return CptRun(config, prepared, world, progress=progress, label=label).run()
+    finally:
+        parallelize.stop(world)
+
+
+class CptRun:
+    """The state of a run in this process: model, optimiser, place in the data, totals."""
+
+    def __init__(
+        self, config: CptConfig, prepared: Prepared, world: parallelize.World, *, progress: bool, label: str
+    ) -> None:
+        self.config, self.world, self.prepared = config, world, prepared
+        self.out = Path(config.run.out)
+        self.streams = prepared.model_config.num_streams
+        torch.manual_seed(config.run.seed + world.rank)
+        model = load_weights(config, prepared).to(world.device)
+        self.module = CausalLoss(model, config.run.loss_chunk_tokens).train()
+        parallelize.shard(self.module, world, config.run.precision)
+        self.optimiser = make_optimiser(self.module, config.optimiser)
+        self.rows = RowStream(
+            prepared.corpus, prepared.documents, config.data.tokens_per_sequence, config.data.data_seed
+        )
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        path = self.out / "metrics.jsonl"
+        self.metrics = Metrics(path, steps=config.schedule.steps, label=label, active=world.first, progress=progress)
+
+    def run(self) -> CptResult:
+        """All remaining steps, with evaluations and checkpoints between them, then the final model."""
+        run, last = self.config.run, self.config.schedule.steps
+        until = min(last, run.stop_at_step or last)
+        self._begin()
+        while self.step < until:
+            self._train_step()
+            if self._due(run.evaluate_every) or self.step == last:
+                self._evaluate()
+            if self._due(run.checkpoint_every) or (self.step == until and until < last):
+                self._save()
+        exported = None
+        if self.step == last:
+            exported = export_model(self.module, self.prepared, self.config, self.world)
+        return self._finish(exported)
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    def _begin(self) -> None:
+        found = checkpoint.latest(self.out) if self.config.run.resume else None
+        if found is not None:
+            state = checkpoint.read_state(found)
+            if state["settings"] != self._trajectory():
+                raise ConfigError(_differing(state["settings"], self._trajectory(), found))
+            self.rows.restore(state["data"])
+            checkpoint.load(found, self.module, self.optimiser, self.world)
+            self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+            log.info("resumed %s at step %d", self.out, self.step)
+        self.metrics.rewind(self.step if found is not None else None)
+        if found is None:
+            self.metrics.write({"kind": "start", "step": 0, "seconds": 0.0, **self._about()})
+            self._evaluate()
+
+    def _about(self) -> dict[str, Any]:
+        width, rows = self.config.data.tokens_per_sequence, self.config.run.sequences_per_step
+        per_step = width * rows
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        return {
+            "streams": self.streams,
+            "parameters": parameters,
+            "processes": self.world.size,
+            "device": str(self.world.device),
+            "training_tokens_available": self.prepared.training_tokens,
+            "heldout_tokens": self.prepared.heldout.tokens if self.prepared.heldout else 0,
+            "tokens_per_step": per_step,
+            "positions_per_step": tokens_to_positions(per_step, self.streams),
+        }
+
+    # ------------------------------------------------------------------------------------------------- one step
+
+    def _train_step(self) -> None:
+        started = time.perf_counter()
+        passes = self._passes()
+        counts = torch.tensor([sum(batch.predicted for batch in passes), sum(batch.tokens for batch in passes)])
+        predicted, tokens = self.world.total(counts.double()).tolist()
+        rate = learning_rate(self.step, self.config.optimiser.learning_rate, self.config.schedule)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        # Gradients of several processes are averaged; the loss is one mean over the step's tokens.
+        scale = self.world.size / max(predicted, 1)
+        total = torch.zeros((), dtype=torch.float64)
+        for batch in passes:
+            loss = self._loss(batch.to(self.world.device))
+            (loss * scale).backward()
+            total += loss.detach().double().cpu()
+        norm = self._clip()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        loss_sum = float(self.world.total(total))
+        took = time.perf_counter() - started
+        self.step += 1
+        self.tokens += int(tokens)
+        self.seconds += took
+        self._record_step(loss_sum / max(predicted, 1), rate, norm, tokens / took)
+
+    def _passes(self) -> list[Batch]:
+        """This process's rows of the step, in batches of at most `sequences_per_pass` rows."""
+        run = self.config.run
+        mine = self.rows.take(run.sequences_per_step)[self.world.rank :: self.world.size]
+        size = run.sequences_per_pass or len(mine)
+        return [make_batch(mine[start : start + size]) for start in range(0, len(mine), size)]
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        cast: Any = contextlib.nullcontext()
+        if self.config.run.precision == "bf16":
+            cast = torch.autocast(self.world.device.type, dtype=torch.bfloat16)
+        with cast:
+            loss: torch.Tensor = self.module(batch.ids_BT, batch.position_ids_BT, batch.targets_BT)
+        return loss
+
+    def _clip(self) -> float:
+        """Clips the whole gradient; returns its norm from before."""
+        bound = self.config.optimiser.clip_norm or math.inf
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+    def _record_step(self, loss: float, rate: float, norm: float, tokens_per_second: float) -> None:
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the loss of step {self.step} is {loss}: training diverged; start a new run with a smaller "
+                f"--learning-rate (now {self.config.optimiser.learning_rate:g}) or a longer --warmup-steps"
+            )
+        self.metrics.write(
+            {
+                "kind": "step",
+                "step": self.step,
+                "seconds": self.seconds,
+                "loss": loss,
+                "learning_rate": rate,
+                "gradient_norm": norm,
+                "tokens": self.tokens,
+                "positions": tokens_to_positions(self.tokens, self.streams),
+                "tokens_per_second": tokens_per_second,
+                "positions_per_second": tokens_per_second * tokens_to_positions(1, self.streams),
+                "memory_bytes": peak_memory_bytes(self.world.device),
+            }
+        )
+
+    # ------------------------------------------------------------------------------------ evaluation, checkpoint
+
+    @torch.no_grad()
+    def _evaluate(self) -> None:
+        heldout, run = self.prepared.heldout, self.config.run
+        if heldout is None or run.evaluate_every == 0:
+            return
+        self.module.eval()
+        started = time.perf_counter()
+        loss, tokens = self._heldout_loss(heldout)
+        self.module.train()
+        self.metrics.write(
+            {
+                "kind": "evaluation",
+                "step": self.step,
+                "seconds": self.seconds,
+                "heldout_loss": loss,
+                "bits_per_byte": loss / math.log(2) * heldout.tokens / heldout.text_bytes,
+                "heldout_tokens": tokens,
+                "tokens": self.tokens,
+                "positions": tokens_to_positions(self.tokens, self.streams),
+                "evaluation_seconds": time.perf_counter() - started,
+            }
+        )
+
+    def _heldout_loss(self, heldout: PackedRows) -> tuple[float, int]:
+        """Nats per predicted token over the held-out rows, and how many tokens were predicted."""
+        run, world = self.config.run, self.world
+        rows = min(len(heldout), max(1, run.evaluate_tokens // heldout.width))
+        share = max(1, run.sequences_per_step // world.size)
+        size = run.sequences_per_pass or share
+        sums = torch.zeros(2, dtype=torch.float64)
+        for start in range(0, rows, size * world.size):
+            # Every process makes the same number of passes; one without rows of its own runs a row that counts nothing.
+            wanted = range(start + world.rank, min(start + size * world.size, rows), world.size)
+            batch = make_batch([(heldout, number) for number in (wanted or range(1))]).to(world.device)
+            loss = self._loss(batch)
+            if wanted:
+                sums += torch.tensor([float(loss), batch.predicted], dtype=torch.float64)
+        nats, predicted = world.total(sums).tolist()
+        return nats / max(predicted, 1), int(predicted)
+
+    def _trajectory(self) -> dict[str, Any]:
+        """The settings that decide what the next step is; a resumed run must have the same."""
+        settings = self.config.as_dict()
+        return {
+            "streams": self.streams,
+            **settings["optimiser"],
+            **settings["schedule"],
+            "sequences_per_step": self.config.run.sequences_per_step,
+            "precision": self.config.run.precision,
+        }
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "data": self.rows.state(),
+            "settings": self._trajectory(),
+        }
+        path = checkpoint.save(
+            self.out, self.module, self.optimiser, state, self.world, keep=self.config.run.keep_checkpoints
+        )
+        log.info("checkpoint %s", path)
+
+    def _finish(self, exported: Path | None) -> CptResult:
+        self.metrics.write({"kind": "end", "step": self.step, "seconds": self.seconds, "tokens": self.tokens})
+        self.metrics.close()
+        records = read_metrics(self.metrics.path) if self.world.first else []
+        last: dict[str, Any] = next((record for record in reversed(records) if record["kind"] == "evaluation"), {})
+        return CptResult(
+            out=self.out,
+            model=exported,
+            streams=self.streams,
+            step=self.step,
+            tokens=self.tokens,
+            positions=tokens_to_positions(self.tokens, self.streams),
+            seconds=self.seconds,
+            heldout_loss=last.get("heldout_loss"),
+            bits_per_byte=last.get("bits_per_byte"),
+            records=records,
+        )
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any], path: Path) -> str:
+    changes = [
+        f"{name}: {then.get(name)!r} then, {value!r} now" for name, value in now.items() if then.get(name) != value
+    ]
+    return (
+        f"cannot resume {path}: {'; '.join(changes)}; give the settings of the interrupted run (its run.json), or "
+        "start a new run in another --out"
+    )
