@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from hidden_decoding import LocalEngine, SamplingParams
+from hidden_decoding.engines.local.int8_linear import Int8Linear
 from hidden_decoding.engines.local.packed_linear import PackedLinear
 from hidden_decoding.engines.local.weights import HostTable, load_for_computing
 from hidden_decoding.errors import CheckpointError
@@ -66,8 +67,22 @@ def test_int8_is_close_and_a_quarter_of_the_size(tmp_path):
     assert not torch.equal(exact, rounded)
     assert torch.nn.functional.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.995
     layer = model.model.layers[0].mlp.up_proj
-    assert layer.weight.qdata.dtype == torch.int8
-    assert type(model.lm_head.weight) is nn.Parameter
+    assert layer.weight_int8.dtype == torch.int8
+    assert type(model.lm_head) is nn.Linear
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_int8_layers_compute_the_rounded_weight(rows, dtype):
+    layer = nn.Linear(64, 96, bias=False, dtype=dtype)
+    with torch.no_grad():
+        layer.weight[3] = 0
+    rounded = Int8Linear(layer)
+    x = torch.randn(1, rows, 64, dtype=dtype)
+    weight = rounded.weight_int8.float() * rounded.scales.float()
+    assert (weight - layer.weight.float()).abs().amax() <= layer.weight.float().abs().amax() / 127 * 0.51 + 1e-3
+    expected = x.float() @ weight.T
+    torch.testing.assert_close(rounded(x).float(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2, rtol=0)
 
 
 def test_the_engine_answers_with_int8_weights(tiny_checkpoint):

@@ -57,7 +57,7 @@ class EngineConfig:
     quantization: str = field(
         default="none",
         metadata={
-            "help": "int8 keeps the layers' weights as 8-bit numbers with a scale per row (torchao): a quarter of "
+            "help": "int8 keeps the layers' weights as 8-bit numbers with a scale per row: a quarter of "
             "float32's memory, slower on a CPU",
             "choices": QUANTIZATIONS,
         },

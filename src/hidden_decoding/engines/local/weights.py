@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
+from hidden_decoding.engines.local.int8_linear import Int8Linear
 from hidden_decoding.engines.local.packed_linear import PackedLinear, packing_available
-from hidden_decoding.errors import CapacityError, DependencyError
+from hidden_decoding.errors import CapacityError
 from hidden_decoding.modeling.checkpoint import load_config, torch_dtype, verify_checkpoint
 from hidden_decoding.modeling.model import EXTRA_TABLES, Qwen3ScaleSeqForCausalLM
 from hidden_decoding.modeling.safetensors_file import DTYPES, TensorEntry
@@ -114,27 +115,11 @@ def _load(model: nn.Module, name: str, weight: Tensor, convert: Callable[[str, n
 def _converter(linear: str, device: torch.device, dtype: torch.dtype) -> Callable[[str, nn.Linear], nn.Module]:
     """(name, layer) -> the layer in its final form."""
     if linear == "int8":
-        return _to_int8()
+        # The head's rounding would show in every logit, and it is read once a token, not n times.
+        return lambda name, layer: layer if name == "lm_head" else Int8Linear(layer)
     if linear == "packed" and packing_available(device, dtype):
         return lambda _, layer: PackedLinear(layer)
     return lambda _, layer: layer
-
-
-def _to_int8() -> Callable[[str, nn.Linear], nn.Module]:
-    try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
-    except ImportError as error:
-        raise DependencyError(
-            "--quantization int8 needs torchao, which is missing; run: pip install 'hidden-decoding[quantization]'"
-        ) from error
-
-    def convert(name: str, layer: nn.Linear) -> nn.Module:
-        # The head's rounding would show in every logit, and it is read once a token, not n times.
-        if name != "lm_head":
-            quantize_(layer, Int8WeightOnlyConfig())
-        return layer
-
-    return convert
 
 
 def _replace(model: nn.Module, weight_name: str, module: nn.Module) -> None:
