@@ -1,7 +1,8 @@
 """The local engine against transformers' `generate()` on the shape bench-100m, all in one run.
 
-For each n: whole requests (prompt 16 tokens, answer 64) through `generate()`, through the engine alone and 8 at once;
-the decode step at batch 1 and 8; prefill at the same number of positions. Everything is repeated in turn, so that a
+For each n: whole requests (prompt 16 tokens, answer 32) through `generate()` one by one and as one batch of 8, through
+the engine alone, 8 and 32 at once; the decode step at batch 1 and 8; prefill at the same number of positions.
+transformers' continuous batching (`generate_batch`) is tried once per n; when it does not run, its reason is kept. Everything is repeated in turn, so that a
 slow minute of the machine hits all alike. Beside the steps stand two floors measured in the same run: bytes read over
 memory bandwidth, and FLOPs over the rate of a large matrix product.
 
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import GenerationConfig
 
 from hidden_decoding import LocalEngine, SamplingParams
 from hidden_decoding.bench.record import BENCH_100M, spread, write_record
@@ -23,7 +25,7 @@ from hidden_decoding.modeling.configuration import Qwen3ScaleSeqConfig
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
 from hidden_decoding.streams import positions_to_tokens, tokens_to_positions
 
-PROMPT_TOKENS, ANSWER_TOKENS, TOGETHER, PREFILL_POSITIONS = 16, 64, 8, 1024
+PROMPT_TOKENS, ANSWER_TOKENS, TOGETHER, CROWD, PREFILL_POSITIONS = 16, 32, 8, 32, 1024
 GREEDY = {"temperature": 0.0, "ignore_eos": True}
 
 
@@ -63,16 +65,32 @@ class Case:
         self.linear_parameters = sum(
             weight.numel() for name, weight in self.model.named_parameters() if weight.ndim == 2 and "embed" not in name
         )
-        self.prompts = torch.randint(3, 4096, (TOGETHER, PROMPT_TOKENS)).tolist()
+        self.prompts = torch.randint(3, 4096, (CROWD, PROMPT_TOKENS)).tolist()
 
-    def generate(self) -> None:
-        """One whole request through transformers."""
-        ids = torch.tensor(self.prompts[:1])
+    def generate(self, count: int = 1) -> None:
+        """`count` whole requests through transformers, as one batch."""
+        ids = torch.tensor(self.prompts[:count])
         self.model.generate(ids, max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS, do_sample=False)
 
     def answer(self, count: int) -> None:
         """`count` whole requests at once through the engine."""
         self.engine.generate(self.prompts[:count], SamplingParams(max_tokens=ANSWER_TOKENS, **GREEDY))
+
+    def generate_batch(self) -> dict:
+        """transformers' continuous batching over 8 requests: tokens per second, or why it does not run."""
+        try:
+            config = GenerationConfig(max_new_tokens=ANSWER_TOKENS, do_sample=False, eos_token_id=-1, pad_token_id=0)
+            started = time.perf_counter()
+            answers = self.model.generate_batch(self.prompts[:TOGETHER], generation_config=config)
+            seconds = time.perf_counter() - started
+            if errors := [answer.error for answer in answers.values() if answer.error]:
+                return {"failed": errors[0]}
+            tokens = sum(len(answer.generated_tokens) for answer in answers.values())
+            return {"tokens": tokens, "tokens_per_second": tokens / seconds}
+        except Exception as error:  # whatever it is, it is the result
+            return {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
+        finally:
+            self.model.set_attn_implementation("sdpa")
 
     def decode_step(self, count: int, steps: int = 10) -> float:
         """Median seconds of a step in which `count` requests decode one token each."""
@@ -105,8 +123,10 @@ def measure(cases: list[Case], rounds: int) -> dict[int, dict[str, list[float]]]
     """All measurements of all n, round by round."""
     jobs = {
         "generate_1": lambda case: seconds_of(case.generate),
+        "generate_8": lambda case: seconds_of(lambda: case.generate(TOGETHER)),
         "engine_1": lambda case: seconds_of(lambda: case.answer(1)),
         "engine_8": lambda case: seconds_of(lambda: case.answer(TOGETHER)),
+        "engine_32": lambda case: seconds_of(lambda: case.answer(CROWD)),
         "decode_step_batch_1": lambda case: case.decode_step(1),
         "decode_step_batch_8": lambda case: case.decode_step(TOGETHER),
         "prefill": lambda case: case.prefill(),
@@ -128,7 +148,8 @@ def summarise(case: Case, times: dict[str, list[float]], first: dict[str, list[f
     def ratio(above: list[float], below: list[float]) -> float:
         return spread([a / b for a, b in zip(above, below, strict=True)])["median"]
 
-    answers = {"generate_1": ANSWER_TOKENS, "engine_1": ANSWER_TOKENS, "engine_8": TOGETHER * ANSWER_TOKENS}
+    requests = {"generate_1": 1, "generate_8": TOGETHER, "engine_1": 1, "engine_8": TOGETHER, "engine_32": CROWD}
+    answers = {name: count * ANSWER_TOKENS for name, count in requests.items()}
     floors = case.floors(rates)
     return {
         "streams": case.n,
@@ -138,6 +159,7 @@ def summarise(case: Case, times: dict[str, list[float]], first: dict[str, list[f
         "floor_seconds": floors,
         "times_floor": {name: spread(times[name])["median"] / floor for name, floor in floors.items()},
         "engine_1_over_generate": ratio(times["generate_1"], times["engine_1"]),
+        "engine_8_over_generate_batch_of_8": ratio(times["generate_8"], times["engine_8"]),
         "engine_8_over_generate_sequential": TOGETHER * ratio(times["generate_1"], times["engine_8"]),
         "decode_step_over_n1": ratio(times["decode_step_batch_1"], first["decode_step_batch_1"]),
         "prefill_positions_per_second_over_n1": ratio(first["prefill"], times["prefill"]),
@@ -156,19 +178,22 @@ def main() -> None:
     before = machine_rates()
     times = measure(cases, args.rounds)
     after = machine_rates()
+    continuous = {case.n: case.generate_batch() for case in cases}
     rates = {name: max(before[name], after[name]) for name in before}
     results = [summarise(case, times[case.n], times[cases[0].n], rates) for case in cases]
-    print(
-        f"\n{'n':>2} {'generate':>9} {'engine 1':>9} {'engine 8':>9}  1/gen  8/gen  step/n1  prefill/n1  step x floor"
-    )
+    columns = "1/gen  8/gen 8/gen8  step/n1  prefill/n1  step x floor"
+    print(f"\n{'n':>2} {'generate':>9} {'engine 1':>9} {'engine 8':>9} {'engine 32':>9}  {columns}")
     for row in results:
         speed = row["tokens_per_second"]
         print(
             f"{row['streams']:>2} {speed['generate_1']:9.1f} {speed['engine_1']:9.1f} {speed['engine_8']:9.1f}"
+            f" {speed['engine_32']:9.1f}"
             f" {row['engine_1_over_generate']:6.2f} {row['engine_8_over_generate_sequential']:6.2f}"
+            f" {row['engine_8_over_generate_batch_of_8']:6.2f}"
             f" {row['decode_step_over_n1']:8.2f} {row['prefill_positions_per_second_over_n1']:11.2f}"
             f" {row['times_floor']['decode_step_batch_1']:13.2f}"
         )
+    print("generate_batch:", continuous)
     print("tokens per second; ratios are medians of round-by-round ratios")
     if args.out:
         write_record(
@@ -179,6 +204,7 @@ def main() -> None:
                 "answer_tokens": ANSWER_TOKENS,
                 "prefill_positions": PREFILL_POSITIONS,
                 "rates": rates,
+                "generate_batch": continuous,
                 "results": results,
             },
         )

@@ -38,7 +38,8 @@ def place(tmp_path_factory):
     for hub_id, num_streams in HUB_IDS.items():
         save_tiny_checkpoint(directory / hub_id.rpartition("/")[2], num_streams)
     (directory / "my-texts").mkdir()
-    (directory / "my-texts" / "one.txt").write_text("The quick brown fox jumps over the lazy dog. " * 400)
+    for name, words in (("one", "The quick brown fox jumps over the lazy dog. "), ("two", "A cat sat on a mat. ")):
+        (directory / "my-texts" / f"{name}.txt").write_text(words * 200)
     return directory
 
 
@@ -126,5 +127,5 @@ def test_demo(place):
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "bits per byte" in result.stdout
+    assert "bits/byte" in result.stdout
     assert list((place / "demo-out").rglob("*.png"))

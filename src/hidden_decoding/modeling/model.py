@@ -288,6 +288,13 @@ def _mask_in_positions(mask: Any, num_streams: int, past_tokens: int | Tensor) -
 
 def _packing_in_positions(kwargs: dict[str, Any], num_streams: int) -> dict[str, Any]:
     """The boundaries of packed documents, in tokens (`cu_seq_lens_*`, `max_length_*`), for the rows the layers see."""
+    if num_streams == 1:
+        return kwargs
+    if isinstance(kwargs.get("cu_seq_lens_k"), dict):
+        raise ValueError(
+            f"transformers' continuous batching (generate_batch) plans its cache for one position per token, not "
+            f"{num_streams}; hidden_decoding.LocalEngine runs many requests together"
+        )
     expanded = dict(kwargs)
     for key in ("cu_seq_lens_q", "cu_seq_lens_k"):
         if expanded.get(key) is not None:
