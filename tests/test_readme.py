@@ -1,7 +1,7 @@
 """Runs what the README tells people to run, with small local checkpoints in place of hub ids.
 
-Each code block carries a comment `<!-- run: KIND -->` that says how; a block without one fails. Only these are changed:
-hub ids become directories, `make demo` its quick form, training lasts 2 steps, a server gets a free port and is stopped.
+Each code block carries a comment `<!-- run: KIND -->` that says how; a block without one fails. Only these change: hub
+ids become directories, `make demo` its quick form, training lasts 2 steps, a server gets a free port and is stopped.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -135,3 +136,54 @@ def test_a_fault_between_steps_ends_requests_and_the_engine_goes_on():
         return await read(engine, [5, 6, 7])
 
     assert len(run(work)[0]) == 12
+
+
+def slow_to_make(engine, seconds=0.2):
+    """As a large grammar is: a request takes its time before it can be queued."""
+    original = engine.engine.make_request
+    engine.engine.make_request = lambda *args: (time.sleep(seconds), original(*args))[1]
+
+
+def test_requests_still_being_made_count_as_waiting():
+    async def work(engine):
+        engine.max_waiting = 2
+        slow_to_make(engine)
+        asked = [read(engine, [5 + number]) for number in range(5)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(answer, CapacityError) for answer in answers] == [False, False, True, True, True]
+        return await read(engine, [5])
+
+    assert len(run(work)[0]) == 12
+
+
+def test_a_name_is_taken_while_its_request_is_being_made():
+    async def work(engine):
+        slow_to_make(engine)
+
+        async def named():
+            params = SamplingParams(max_tokens=3, **GREEDY)
+            return [delta async for delta in engine.stream([5], params, "mine")]
+
+        first, second = await asyncio.gather(named(), named(), return_exceptions=True)
+        assert first[-1].finish_reason == "length"
+        assert isinstance(second, RequestError)
+        with pytest.raises(RequestError, match="empty"):  # a name whose request cannot be made is free again
+            await anext(engine.stream([], SamplingParams(), "mine"))
+        return await named()
+
+    assert len(run(work)) == 3
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3], ids=["running", "being made"])
+def test_stopping_ends_every_stream(seconds):
+    async def work(engine):
+        slow_to_make(engine, seconds)
+        task = asyncio.create_task(read(engine, [5, 6, 7], max_tokens=240))
+        while not seconds and not engine.engine.stats().num_running:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        await engine.shutdown()
+        return (await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5))[0]
+
+    ended = run(work)
+    assert isinstance(ended, CapacityError) if seconds else ended[2].finish_reason == "error"

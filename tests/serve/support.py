@@ -105,21 +105,23 @@ SCRIPT_TEMPLATE = (
 )
 
 
-def save_scripted_checkpoint(directory: Path, num_streams: int = 2) -> Path:
-    """A real checkpoint whose next token depends only on the last one, along `SCRIPTS`.
+def save_scripted_checkpoint(
+    directory: Path, num_streams: int = 2, *, scripts: dict[str, list[str]] = SCRIPTS, template: str = SCRIPT_TEMPLATE
+) -> Path:
+    """A real checkpoint whose next token depends only on the last one, along `scripts`.
 
     Attention and MLP add nothing (their output projections are zero), so the logits are the head's product with the
     last stream's embedding; the head's row of each token points along the embedding of the token before it.
     """
     tokenizer = train_tokenizer(standard_library_texts(limit_bytes=50_000), 300)
     pairs: list[tuple[str, str]] = []
-    for name, pieces in SCRIPTS.items():
+    for name, pieces in scripts.items():
         chain = [f"[{name}]", *pieces]
         pairs += zip(chain, [*chain[1:], tokenizer.eos_token], strict=True)
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
     assert len({before for before, _ in pairs}) == len(pairs), "a piece that stands in two places has two successors"
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
-    tokenizer.chat_template = SCRIPT_TEMPLATE
+    tokenizer.chat_template = template
     shape = {"vocab_size": 512, "hidden_size": 256, "num_hidden_layers": 1}
     model = tiny_model(num_streams, max_position_embeddings=1024 * num_streams, **shape)
     with torch.no_grad():

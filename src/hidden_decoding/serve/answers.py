@@ -142,7 +142,7 @@ class AnsweredToolCall(Answer):
 class AnsweredMessage(Answer):
     """The answer. Thinking is sent under both names that clients read."""
 
-    sent_as_null = frozenset({"content"})
+    sent_as_null = frozenset({"content", "refusal"})
 
     role: Literal["assistant"] = "assistant"
     content: str | None = None

@@ -33,6 +33,7 @@ class AsyncLocalEngine:
         self.max_waiting = max_waiting
         self._orders: deque[Request | str] = deque()  # a request to queue, or the id of one to abort
         self._answers: dict[str, asyncio.Queue[Delta]] = {}
+        self._being_made = 0  # requests that passed the check of `max_waiting` and are not ordered yet
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._draining = False
@@ -47,7 +48,7 @@ class AsyncLocalEngine:
         self._thread.start()
 
     async def shutdown(self, drain_seconds: float = 0.0) -> None:
-        """Takes no new requests, lets running ones end for up to `drain_seconds`, then stops."""
+        """Takes no new requests, lets running ones end for up to `drain_seconds`, then ends the rest and stops."""
         self._draining = True
         deadline = asyncio.get_running_loop().time() + drain_seconds
         while self._answers and asyncio.get_running_loop().time() < deadline:
@@ -76,19 +77,17 @@ class AsyncLocalEngine:
         """
         if self._draining:
             raise CapacityError("the server is stopping and takes no new requests")
-        if len(self.engine.scheduler.waiting) + len(self._orders) >= self.max_waiting:
+        if len(self.engine.scheduler.waiting) + len(self._orders) + self._being_made >= self.max_waiting:
             raise CapacityError(f"{self.max_waiting} requests are waiting already; try again later")
         name = request_id or f"stream-{next(self._numbers)}"
         if name in self._answers:
             raise RequestError(f"a request {name!r} is already running", param="request_id")
-        # A grammar can take long to compile: not in the event loop.
-        make = self.engine.make_request
-        request = await asyncio.to_thread(make, prompt_token_ids, params, name)
         answers: asyncio.Queue[Delta] = asyncio.Queue()
-        self._answers[name] = answers
-        self._order(request)
-        finished = False
+        self._answers[name] = answers  # from here on the name is taken, and draining waits for it
+        finished = True  # until it is ordered there is nothing to abort
         try:
+            self._order(await self._make(prompt_token_ids, params, name))
+            finished = False
             while not finished:
                 delta = await answers.get()
                 finished = delta.finish_reason is not None
@@ -97,6 +96,17 @@ class AsyncLocalEngine:
             self._answers.pop(name, None)
             if not finished:
                 self._order(name)
+
+    async def _make(self, prompt_token_ids: Sequence[int], params: SamplingParams, name: str) -> Request:
+        """A checked request. Not made in the event loop: a grammar can take long to compile."""
+        self._being_made += 1
+        try:
+            request = await asyncio.to_thread(self.engine.make_request, prompt_token_ids, params, name)
+        finally:
+            self._being_made -= 1
+        if self._stopping.is_set():
+            raise CapacityError("the server is stopping and takes no new requests")
+        return request
 
     def _order(self, order: Request | str) -> None:
         self._orders.append(order)
@@ -118,6 +128,9 @@ class AsyncLocalEngine:
                 deltas = self.engine.fail_all()
             if deltas:
                 self._send(deltas)
+        # Nobody may be left hanging, not even whoever ordered just before the stop.
+        self._take_orders()
+        self._send(self.engine.fail_all())
 
     def _take_orders(self) -> None:
         while self._orders:
