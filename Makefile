@@ -6,17 +6,20 @@ TORCH_INDEX_URL ?=
 PIP_INDEX = $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL),)
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+VLLM_VENV ?= .venv-vllm
+VLLM_STAMP = $(VLLM_VENV)/.installed
 
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test lint check format clean remote-code
+.PHONY: demo test test-vllm lint check format clean remote-code
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, upcycle, compare, serve and query a small model (at most 6 minutes, no network)"
 	@echo "make test    the whole test suite of the main environment"
+	@echo "make test-vllm  the vLLM plugin on the real engine, on the CPU, in an environment of its own"
 	@echo "make lint    formatting, lint and types"
 	@echo "make check   everything CI runs"
 
@@ -31,6 +34,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+$(VLLM_STAMP): pyproject.toml environments/vllm/install.sh environments/vllm/requirements.txt
+	PYTHON=$(PYTHON) TORCH_INDEX_URL=$(TORCH_INDEX_URL) environments/vllm/install.sh $(VLLM_VENV)
+	@touch $(VLLM_STAMP)
+
+test-vllm: $(VLLM_STAMP)
+	HIDDEN_DECODING_TEST_ENGINE=vllm $(VLLM_VENV)/bin/python -m pytest tests/vllm $(PYTEST_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -47,4 +57,4 @@ remote-code: $(STAMP)
 check: lint test
 
 clean:
-	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -3,8 +3,8 @@
 For each n: whole requests (prompt 16 tokens, answer 32) through `generate()` one by one and as one batch of 8, through
 the engine alone, 8 and 32 at once; the decode step at batch 1 and 8; prefill at the same number of positions.
 transformers' continuous batching (`generate_batch`) is tried once per n; when it does not run, its reason is kept.
-Everything else is repeated in turn, so that a slow minute of the machine hits all alike. Beside the steps stand two floors measured in the same run: bytes read over
-memory bandwidth, and FLOPs over the rate of a large matrix product.
+Everything else is repeated in turn, so that a slow minute of the machine hits all alike. Beside the steps stand two
+floors measured in the same run: bytes read over memory bandwidth, and FLOPs over the rate of a large matrix product.
 
     $ python benchmarks/local_engine.py --out benchmarks/records/local_engine_bench100m.json
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from hidden_decoding.modeling.configuration import Qwen3ScaleSeqConfig
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
@@ -18,6 +19,9 @@ from hidden_decoding.train.tokenizer import standard_library_texts, train_tokeni
 from tests.equivalence.tolerances import FP32_LOGITS, TIE_FACTOR
 
 LOGIT_TOLERANCE = FP32_LOGITS
+
+# Bars of fixtures that save checkpoints would end up in what tests of the command line capture.
+transformers_logging.disable_progress_bar()
 
 
 def tiny_config(num_streams: int, positions: str = "contiguous", **overrides) -> Qwen3ScaleSeqConfig:

@@ -225,7 +225,7 @@ def test_context_limit_is_in_tokens(oracle):
         ({"max_model_len": 257}, ConfigError, "257 tokens = 1028 positions.*256 tokens = 1024 positions"),
         ({"kv_cache_memory_bytes": "1KiB"}, CapacityError, "raise --kv-cache-memory-bytes"),
         ({"kv_cache_memory_bytes": "900000GiB"}, CapacityError, "ask for less"),
-        ({"kv_cache_memory_bytes": "lots"}, ConfigError, "not a size in bytes"),
+        ({"kv_cache_memory_bytes": "lots"}, ConfigError, "is not a size"),
         ({"kv_cache_memory_bytes": "512KiB", "max_model_len": 250}, CapacityError, "the KV cache holds"),
         ({"dtype": "int3"}, ConfigError, "known are"),
         ({"block_size": 0}, ConfigError, "block_size"),

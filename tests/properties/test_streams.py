@@ -43,6 +43,18 @@ def test_positions_to_tokens_counts_whole_tokens_only(positions, num_streams):
     assert streams.tokens_to_positions(tokens + 1, num_streams) > positions
 
 
+@given(st.integers(1, 200), N)
+def test_fewest_tokens_aligned(rows, num_streams):
+    tokens = streams.fewest_tokens_aligned(rows, num_streams)
+    whole = [count for count in range(1, tokens + 1) if len(range(count * num_streams)) % rows == 0]
+    assert whole == [tokens]
+
+
+@given(COUNT, N)
+def test_a_token_is_n_times_what_a_position_holds(tokens, num_streams):
+    assert sum([streams.tokens_per_position(num_streams)] * streams.tokens_to_positions(tokens, num_streams)) == tokens
+
+
 @given(COUNT, COUNT, N)
 def test_counts_are_monotone(a, b, num_streams):
     low, high = sorted((a, b))

@@ -6,6 +6,7 @@ piece of the message. The server under test has a context of 256 tokens and a vo
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,14 @@ class BadInput:
     param: str | None
     message: str
     status: int = 400
+
+
+def content_of(bad: BadInput) -> str:
+    """The body to send."""
+    if isinstance(bad.body, str):
+        return bad.body
+    body = {**GOOD[bad.route], **bad.body}
+    return json.dumps({key: value for key, value in body.items() if value is not REMOVED})
 
 
 def _both(body: dict[str, Any], param: str, message: str) -> list[BadInput]:

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.serve.bad_inputs import BAD_INPUTS, CHAT, COMPLETIONS, GOOD, REMOVED
+from tests.serve.bad_inputs import BAD_INPUTS, CHAT, COMPLETIONS, GOOD, content_of
 from tests.serve.support import running_server, wait_until
 
 
@@ -30,13 +30,8 @@ def assert_openai_error(answer: httpx.Response, status: int) -> dict:
 
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: f"{bad.route}-{str(bad.body)[:40]}")
 def test_bad_input(server, bad):
-    if isinstance(bad.body, str):
-        content = bad.body
-    else:
-        body = {key: value for key, value in {**GOOD[bad.route], **bad.body}.items() if value is not REMOVED}
-        content = json.dumps(body)
     with server.http() as http:
-        answer = http.post(bad.route, content=content, headers={"content-type": "application/json"})
+        answer = http.post(bad.route, content=content_of(bad), headers={"content-type": "application/json"})
     error = assert_openai_error(answer, bad.status)
     assert bad.message in error["message"]
     assert error["param"] == bad.param

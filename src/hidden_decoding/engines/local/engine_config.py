@@ -5,17 +5,15 @@ Names are vLLM's where vLLM has one. Everything counts tokens unless it says byt
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from hidden_decoding.errors import ConfigError
+from hidden_decoding.modeling.safetensors_file import parse_size
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int8")
 STREAM_TABLES = ("auto", "mmap", "host", "device")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +83,4 @@ class EngineConfig:
         if self.device not in DEVICES:
             raise ConfigError(f"device is {self.device!r}; known are {', '.join(DEVICES)}")
         if self.kv_cache_memory_bytes is not None:
-            parse_bytes(self.kv_cache_memory_bytes)
-
-
-def parse_bytes(text: str | int) -> int:
-    """`"2GiB"`, `"500MB"`, `"1048576"` -> bytes; raises `ConfigError`."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(text).lower())
-    if match is None:
-        raise ConfigError(f"{text!r} is not a size in bytes; write for example 2GiB, 500MB or 1048576")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+            parse_size(self.kv_cache_memory_bytes)

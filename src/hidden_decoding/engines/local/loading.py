@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hidden_decoding.engines.local.engine_config import parse_bytes
 from hidden_decoding.engines.local.kv_pool import bytes_per_token
 from hidden_decoding.errors import CapacityError, ConfigError
 from hidden_decoding.modeling.checkpoint import expected_tensors
 from hidden_decoding.modeling.inspection import count_parameters
+from hidden_decoding.modeling.safetensors_file import parse_size
 from hidden_decoding.streams import tokens_to_positions
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def kv_capacity_tokens(
     """Tokens the KV pool shall hold: whole blocks within the budget, and no more than could ever be used."""
     per_token = bytes_per_token(model_config, dtype)
     if config.kv_cache_memory_bytes is not None:
-        budget = parse_bytes(config.kv_cache_memory_bytes)
+        budget = parse_size(config.kv_cache_memory_bytes)
         if budget > (free := free_memory_bytes(device)):
             raise CapacityError(
                 f"--kv-cache-memory-bytes asks for {budget / 2**20:.0f} MiB, but only {free / 2**20:.0f} MiB are free; "
