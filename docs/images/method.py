@@ -1,6 +1,6 @@
 """Draws `method.svg`: tokens, streams, positions, one Transformer, predictions from last streams.
 
-    $ python docs/images/method.py
+$ python docs/images/method.py
 """
 
 from __future__ import annotations
