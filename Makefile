@@ -8,6 +8,8 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP = $(VLLM_VENV)/.installed
+LITELLM_VENV = .venv-litellm
+LITELLM_STAMP = $(LITELLM_VENV)/.installed
 
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
@@ -32,7 +34,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/hidden-decoding demo $(DEMO_FLAGS)
 
-test: $(STAMP)
+$(LITELLM_STAMP): environments/litellm/requirements.txt
+	$(PYTHON) -m venv $(LITELLM_VENV)
+	$(LITELLM_VENV)/bin/pip install --quiet --disable-pip-version-check -r environments/litellm/requirements.txt
+	@touch $(LITELLM_STAMP)
+
+test: $(STAMP) $(LITELLM_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 $(VLLM_STAMP): pyproject.toml environments/vllm/install.sh environments/vllm/requirements.txt
@@ -57,4 +64,4 @@ remote-code: $(STAMP)
 check: lint test
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(LITELLM_VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache

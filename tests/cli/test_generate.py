@@ -11,20 +11,8 @@ from tests.support import LOGIT_TOLERANCE, BruteForce, assert_same_greedy, tiny_
 
 
 def test_ids_in_json_out_equals_brute_force(tiny_checkpoint, capsys):
-    code = main(
-        [
-            "generate",
-            str(tiny_checkpoint(4)),
-            "--prompt-ids",
-            "5,6,7",
-            "--max-tokens",
-            "8",
-            "--temperature",
-            "0",
-            "--json",
-        ]
-        + ["--ignore-eos"]
-    )
+    flags = ["--max-tokens", "8", "--temperature", "0", "--json", "--ignore-eos"]
+    code = main(["generate", str(tiny_checkpoint(4)), "--prompt-ids", "5,6,7", *flags])
     report = json.loads(capsys.readouterr().out)
     assert code == 0
     expected, gaps = BruteForce(tiny_model(4)).greedy([5, 6, 7], 8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         for key, value in summary.items():
             print(f"{key:>28}  {value:.2f}" if isinstance(value, float) else f"{key:>28}  {value}")
     if report.get("failed"):
-        print(next(error for error in report["errors"] if error))
+        print(next(error for error in report["errors"] if error), file=sys.stderr)
     return 1 if report.get("failed") else 0
 
 
