@@ -61,7 +61,14 @@ format: $(STAMP)
 remote-code: $(STAMP)
 	$(BIN)/python -m hidden_decoding.modeling.remote_code_generator
 
-check: lint test
+# What CI runs, with the seconds of each part.
+CHECKS = lint test test-vllm
+check:
+	@for target in $(CHECKS); do \
+	  started=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$target || exit 1; \
+	  echo "== make $$target: $$(( $$(date +%s) - started )) seconds"; \
+	done
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(LITELLM_VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache
