@@ -62,6 +62,11 @@ class Case:
         self.engine = LocalEngine.from_model(
             owned, kv_cache_memory_bytes="1GiB", enable_prefix_caching=False, pack_weights=True
         )
+        # For one user alone (max_num_seqs 1) the engine chooses the layout of weights by n.
+        alone = Qwen3ScaleSeqForCausalLM(copy.deepcopy(config)).eval()
+        alone.load_state_dict(self.model.state_dict())
+        options = {"kv_cache_memory_bytes": "256MiB", "enable_prefix_caching": False, "pack_weights": True}
+        self.alone = LocalEngine.from_model(alone, max_num_seqs=1, **options)
         self.linear_parameters = sum(
             weight.numel() for name, weight in self.model.named_parameters() if weight.ndim == 2 and "embed" not in name
         )
@@ -75,6 +80,10 @@ class Case:
     def answer(self, count: int) -> None:
         """`count` whole requests at once through the engine."""
         self.engine.generate(self.prompts[:count], SamplingParams(max_tokens=ANSWER_TOKENS, **GREEDY))
+
+    def answer_alone(self) -> None:
+        """One request through an engine set up for one at a time."""
+        self.alone.generate(self.prompts[:1], SamplingParams(max_tokens=ANSWER_TOKENS, **GREEDY))
 
     def generate_batch(self) -> dict:
         """transformers' continuous batching over 8 requests: tokens per second, or why it does not run."""
@@ -119,11 +128,12 @@ class Case:
         }
 
 
-def measure(cases: list[Case], rounds: int) -> dict[int, dict[str, list[float]]]:
+def measure(cases: list[Case], rounds: int, only: set[str]) -> dict[int, dict[str, list[float]]]:
     """All measurements of all n, round by round."""
     jobs = {
         "generate_1": lambda case: seconds_of(case.generate),
         "generate_8": lambda case: seconds_of(lambda: case.generate(TOGETHER)),
+        "engine_1_alone": lambda case: seconds_of(case.answer_alone),
         "engine_1": lambda case: seconds_of(lambda: case.answer(1)),
         "engine_8": lambda case: seconds_of(lambda: case.answer(TOGETHER)),
         "engine_32": lambda case: seconds_of(lambda: case.answer(CROWD)),
@@ -131,6 +141,7 @@ def measure(cases: list[Case], rounds: int) -> dict[int, dict[str, list[float]]]
         "decode_step_batch_8": lambda case: case.decode_step(TOGETHER),
         "prefill": lambda case: case.prefill(),
     }
+    jobs = {name: job for name, job in jobs.items() if not only or name in only}
     times = {case.n: {name: [] for name in jobs} for case in cases}
     for round_number in range(rounds + 1):
         for name, job in jobs.items():
@@ -148,7 +159,14 @@ def summarise(case: Case, times: dict[str, list[float]], first: dict[str, list[f
     def ratio(above: list[float], below: list[float]) -> float:
         return spread([a / b for a, b in zip(above, below, strict=True)])["median"]
 
-    requests = {"generate_1": 1, "generate_8": TOGETHER, "engine_1": 1, "engine_8": TOGETHER, "engine_32": CROWD}
+    requests = {
+        "generate_1": 1,
+        "generate_8": TOGETHER,
+        "engine_1_alone": 1,
+        "engine_1": 1,
+        "engine_8": TOGETHER,
+        "engine_32": CROWD,
+    }
     answers = {name: count * ANSWER_TOKENS for name, count in requests.items()}
     floors = case.floors(rates)
     return {
@@ -158,6 +176,7 @@ def summarise(case: Case, times: dict[str, list[float]], first: dict[str, list[f
         "prefill_positions_per_second": PREFILL_POSITIONS / spread(times["prefill"])["median"],
         "floor_seconds": floors,
         "times_floor": {name: spread(times[name])["median"] / floor for name, floor in floors.items()},
+        "engine_1_alone_over_generate": ratio(times["generate_1"], times["engine_1_alone"]),
         "engine_1_over_generate": ratio(times["generate_1"], times["engine_1"]),
         "engine_8_over_generate_batch_of_8": ratio(times["generate_8"], times["engine_8"]),
         "engine_8_over_generate_sequential": TOGETHER * ratio(times["generate_1"], times["engine_8"]),
@@ -170,13 +189,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", default="1,2,4,8")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="names of measurements, with commas: just their seconds are kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cases = [Case(int(n)) for n in args.streams.split(",")]
     before = machine_rates()
-    times = measure(cases, args.rounds)
+    only = set(filter(None, args.only.split(",")))
+    times = measure(cases, args.rounds, only)
+    if only:
+        results = {n: {name: spread(values) for name, values in jobs.items()} for n, jobs in times.items()}
+        for n, jobs in results.items():
+            print(n, {name: f"{values['median']:.3f} s" for name, values in jobs.items()})
+        if args.out:
+            write_record(args.out, {"shape": BENCH_100M, "seconds": results, "rounds": times})
+        return
     after = machine_rates()
     continuous = {case.n: case.generate_batch() for case in cases}
     rates = {name: max(before[name], after[name]) for name in before}

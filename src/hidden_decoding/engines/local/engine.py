@@ -41,7 +41,7 @@ from hidden_decoding.engines.local.runner import ModelRunner, SpanLogits
 from hidden_decoding.engines.local.sampler import sample
 from hidden_decoding.engines.local.sampling_params import SamplingParams
 from hidden_decoding.engines.local.scheduler import Scheduler
-from hidden_decoding.engines.local.weights import linear_form, load_for_computing
+from hidden_decoding.engines.local.weights import linear_form, load_for_engine
 from hidden_decoding.errors import RequestError
 from hidden_decoding.modeling.checkpoint import load_tokenizer, resolve_model
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
@@ -77,13 +77,7 @@ class LocalEngine:
         """`model` is a directory or hub id; `options` are fields of `EngineConfig` when no `config` is given."""
         config = config or EngineConfig(**options)
         directory = resolve_model(model, revision)
-        loaded = load_for_computing(
-            directory,
-            dtype=config.dtype,
-            device=pick_device(config.device),
-            stream_tables=config.stream_tables,
-            linear=linear_form(config),
-        )
+        loaded = load_for_engine(directory, config, pick_device(config.device))
         self._set_up(loaded, load_tokenizer(directory), config, read_generation_config(directory))
 
     @classmethod
@@ -99,7 +93,8 @@ class LocalEngine:
         Weights are left as they are unless `pack_weights=True` says otherwise: the caller may still want to train.
         """
         config = config or EngineConfig(**{"pack_weights": False, **options})
-        if config.pack_weights and packing_available(model.device, model.dtype):
+        form = linear_form(config, model.config.num_streams)
+        if form == "packed" and packing_available(model.device, model.dtype):
             pack_linears(model)
         engine = cls.__new__(cls)
         engine._set_up(model.eval(), tokenizer, config, {})

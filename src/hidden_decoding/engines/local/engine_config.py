@@ -61,7 +61,10 @@ class EngineConfig:
         },
     )
     pack_weights: bool = field(
-        default=True, metadata={"help": "keep weights in the CPU's blocked layout: fast decoding, no second copy"}
+        default=True,
+        metadata={
+            "help": "keep weights in the CPU's blocked layout where a step has more than two rows: no second copy"
+        },
     )
     seed: int = field(default=0, metadata={"help": "for requests that bring no seed"})
 
