@@ -21,6 +21,7 @@ from transformers import GenerationConfig
 
 from hidden_decoding import LocalEngine, SamplingParams
 from hidden_decoding.bench.record import BENCH_100M, spread, write_record
+from hidden_decoding.engines.local.int8_linear import Int8Linear
 from hidden_decoding.modeling.configuration import Qwen3ScaleSeqConfig
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
 from hidden_decoding.streams import positions_to_tokens, tokens_to_positions
@@ -47,7 +48,7 @@ def machine_rates() -> dict[str, float]:
 class Case:
     """One n: the same weights behind `generate()` and behind the engine."""
 
-    def __init__(self, num_streams: int) -> None:
+    def __init__(self, num_streams: int, dtype: str = "float32", quantization: str = "none") -> None:
         self.n = num_streams
         torch.manual_seed(0)
         config = Qwen3ScaleSeqConfig(
@@ -55,22 +56,32 @@ class Case:
             max_position_embeddings=tokens_to_positions(4096, num_streams),
             **BENCH_100M,
         )
-        self.model = Qwen3ScaleSeqForCausalLM(config).eval()
+        self.model = Qwen3ScaleSeqForCausalLM(config).eval().to(getattr(torch, dtype))
         # Attention is chosen in the configuration: one each.
-        owned = Qwen3ScaleSeqForCausalLM(copy.deepcopy(config)).eval()
-        owned.load_state_dict(self.model.state_dict())
+        owned = self._copy(config, quantization)
         self.engine = LocalEngine.from_model(
-            owned, kv_cache_memory_bytes="1GiB", enable_prefix_caching=False, pack_weights=True
+            owned, kv_cache_memory_bytes="1GiB", enable_prefix_caching=False, pack_weights=quantization == "none"
         )
         # For one user alone (max_num_seqs 1) the engine chooses the layout of weights by n.
-        alone = Qwen3ScaleSeqForCausalLM(copy.deepcopy(config)).eval()
-        alone.load_state_dict(self.model.state_dict())
-        options = {"kv_cache_memory_bytes": "256MiB", "enable_prefix_caching": False, "pack_weights": True}
+        alone = self._copy(config, quantization)
+        packed = {"pack_weights": quantization == "none"}
+        options = {"kv_cache_memory_bytes": "256MiB", "enable_prefix_caching": False, **packed}
         self.alone = LocalEngine.from_model(alone, max_num_seqs=1, **options)
         self.linear_parameters = sum(
             weight.numel() for name, weight in self.model.named_parameters() if weight.ndim == 2 and "embed" not in name
         )
         self.prompts = torch.randint(3, 4096, (CROWD, PROMPT_TOKENS)).tolist()
+
+    def _copy(self, config: Qwen3ScaleSeqConfig, quantization: str) -> Qwen3ScaleSeqForCausalLM:
+        """The same weights once more; with `int8` every linear layer but the head, as `serve --quantization int8`."""
+        model = Qwen3ScaleSeqForCausalLM(copy.deepcopy(config)).eval().to(self.model.dtype)
+        model.load_state_dict(self.model.state_dict())
+        if quantization == "int8":
+            for layer in model.model.layers.modules():
+                for name, child in list(layer.named_children()):
+                    if type(child) is torch.nn.Linear:
+                        setattr(layer, name, Int8Linear(child))
+        return model
 
     def generate(self, count: int = 1) -> None:
         """`count` whole requests through transformers, as one batch."""
@@ -190,12 +201,15 @@ def main() -> None:
     parser.add_argument("--streams", default="1,2,4,8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="names of measurements, with commas: just their seconds are kept")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--quantization", default="none", choices=["none", "int8"], help="of the engine; use --only")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    cases = [Case(int(n)) for n in args.streams.split(",")]
+    cases = [Case(int(n), args.dtype, args.quantization) for n in args.streams.split(",")]
     before = machine_rates()
+    settings = {"dtype": args.dtype, "quantization": args.quantization}
     only = set(filter(None, args.only.split(",")))
     times = measure(cases, args.rounds, only)
     if only:
@@ -203,7 +217,7 @@ def main() -> None:
         for n, jobs in results.items():
             print(n, {name: f"{values['median']:.3f} s" for name, values in jobs.items()})
         if args.out:
-            write_record(args.out, {"shape": BENCH_100M, "seconds": results, "rounds": times})
+            write_record(args.out, {**settings, "shape": BENCH_100M, "seconds": results, "rounds": times})
         return
     after = machine_rates()
     continuous = {case.n: case.generate_batch() for case in cases}
@@ -227,6 +241,7 @@ def main() -> None:
         write_record(
             args.out,
             {
+                **settings,
                 "shape": BENCH_100M,
                 "prompt_tokens": PROMPT_TOKENS,
                 "answer_tokens": ANSWER_TOKENS,

@@ -177,3 +177,26 @@ def expand_mask_4d(mask_B1TS: Tensor, num_streams: int, past_tokens: int | Tenso
     later_stream = same_token & (columns_P[None, :] > rows_P[:, None])
     closed = False if mask_B1TS.dtype == torch.bool else torch.finfo(mask_B1TS.dtype).min
     return expanded.masked_fill(later_stream, closed)
+
+
+def stream_mask(
+    queries: int,
+    keys: int,
+    past_positions: int | Tensor,
+    device: torch.device,
+    num_streams: int,
+    *,
+    intra: bool,
+    window: int | None = None,
+) -> Tensor:
+    """Who may attend to whom, [query positions, key positions], True = may: itself and earlier rows.
+
+    With `intra` only rows of its own stream, with `window` only those less than `window` positions back. Query row i is
+    key row `past_positions + i`; whole tokens on both axes.
+    """
+    rows_P = torch.arange(queries, device=device) + past_positions
+    back = rows_P[:, None] - torch.arange(keys, device=device)[None, :]
+    allowed = back >= 0
+    if intra:
+        allowed &= back % num_streams == 0
+    return allowed if window is None else allowed & (back < window)

@@ -113,7 +113,7 @@ for name in order["others"]:  # once for all children
         importlib.import_module(name)
 assert not any(name.startswith("hidden_decoding") for name in sys.modules)
 
-OPTIONAL = {"vllm", "sglang"}
+OPTIONAL = {"vllm", "sglang", "triton"}
 for name in order["names"]:
     for known in [known for known in sys.modules if known.partition(".")[0] == "hidden_decoding"]:
         del sys.modules[known]

@@ -82,6 +82,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         ("KV cache", f"{found.kv_bytes_per_token:,} bytes per token ({found.dtype})"),
         ("context", f"{found.context.tokens:,} tokens = {found.context.positions:,} positions"),
         ("position scheme", f"{found.position_scheme} ({rope})"),
+        *([("stream attention", ", ".join(found.stream_attention))] if found.stream_attention else []),
         *_tensor_rows(found),
     ]
 

@@ -58,6 +58,7 @@ class Inspection:
     kv_bytes_per_token: int
     context: Context
     position_scheme: str
+    stream_attention: list[str] | None = field(metadata={"help": "kind of each layer; None: full attention everywhere"})
     missing: list[str] | None
     unexpected: list[str] | None
     misshapen: dict[str, list[list[int]]] | None = field(metadata={"help": "name -> [shape found, shape expected]"})
@@ -102,6 +103,7 @@ def inspect_checkpoint(path: str | Path, *, snapshot: bool = False) -> Inspectio
         ),
         context=Context(tokens=config.max_tokens, positions=config.max_position_embeddings),
         position_scheme=position_scheme(config),
+        stream_attention=config.stream_attention,
         missing=None if differences is None else differences.missing,
         unexpected=None if differences is None else differences.unexpected,
         misshapen=None if differences is None else _as_lists(differences.misshapen),

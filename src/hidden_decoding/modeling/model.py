@@ -13,6 +13,7 @@ each token in every output, which then counts positions. n = 1 is exactly `Qwen3
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,7 @@ from hidden_decoding.streams import (
     positions_to_tokens,
     repeat_tokens,
     split_streams,
+    stream_mask,
     tokens_to_positions,
 )
 
@@ -57,7 +59,14 @@ class Qwen3ScaleSeqAttention(Qwen3Attention):
     """Qwen3 attention that can drop all but the last stream's rows after attending and before `o_proj`.
 
     Slicing there is exact whatever the attention backend, and keeps every stream's keys and values.
+    `cross_stream_open`, the share of attention to other streams, is below 1 only in a zero-jump start; never stored.
     """
+
+    cross_stream_open: float = 1.0
+
+    def __init__(self, config: Qwen3ScaleSeqConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.kind = config.stream_attention_of(layer_idx)
 
     def forward(
         self,
@@ -66,16 +75,23 @@ class Qwen3ScaleSeqAttention(Qwen3Attention):
         attention_mask: Tensor | None,
         past_key_values: Cache | None = None,
         last_stream_of: int = 1,
+        token_position_embeddings: tuple[Tensor, Tensor] | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """[B, P, D] -> [B, P, D], or [B, T, D] when `last_stream_of` is the number of streams."""
+        if self.kind == "intra" and token_position_embeddings is not None:
+            position_embeddings = token_position_embeddings
         rows_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_norm(self.q_proj(hidden_states).view(rows_shape)).transpose(1, 2)
         key = self.k_norm(self.k_proj(hidden_states).view(rows_shape)).transpose(1, 2)
         value = self.v_proj(hidden_states).view(rows_shape).transpose(1, 2)
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        past_positions: int | Tensor = 0
         if past_key_values is not None:
+            if self.kind != "full" or self.cross_stream_open < 1:
+                past_positions = past_key_values.get_seq_length(self.layer_idx) + 0  # a static cache counts in place
             key, value = past_key_values.update(key, value, self.layer_idx)
+        attention_mask = self._stream_mask(attention_mask, query, key, past_positions)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         attended_BPHE, weights = attend(
             self,
@@ -90,6 +106,28 @@ class Qwen3ScaleSeqAttention(Qwen3Attention):
         )
         attended = last_stream(attended_BPHE.flatten(2), last_stream_of).contiguous()
         return self.o_proj(attended), weights
+
+    def _stream_mask(self, mask: Tensor | None, query: Tensor, key: Tensor, past_positions: int | Tensor) -> Any:
+        """The mask of this layer's kind of attention, on top of the model's: [B or 1, 1, P, key positions]."""
+        n, opened = self.config.num_streams, self.cross_stream_open
+        if (n == 1 and self.kind != "local") or (self.kind == "full" and opened == 1):
+            return mask
+        if self.config._attn_implementation not in ("sdpa", "eager"):
+            raise ValueError(
+                f"attention {self.config._attn_implementation!r} cannot restrict attention between streams "
+                "(stream_attention, zero-jump start): load the model with attn_implementation='sdpa' or 'eager'"
+            )
+        sizes = (query.shape[2], key.shape[2], past_positions, query.device)
+        window = self.config.stream_window if self.kind == "local" else None
+        allowed = stream_mask(*sizes, n, intra=self.kind == "intra" or opened == 0, window=window)
+        if mask is not None and mask.dtype == torch.bool:
+            allowed, mask = allowed & mask, None
+        if mask is None and self.config._attn_implementation == "sdpa" and opened in (0, 1):
+            return allowed if allowed.ndim == 4 else allowed[None, None]
+        added = query.new_zeros(1, 1, *allowed.shape[-2:]) if mask is None else mask
+        if 0 < opened < 1:
+            added = added + (~stream_mask(*sizes, n, intra=True)).to(query.dtype) * math.log(opened)
+        return added.masked_fill(~allowed, torch.finfo(query.dtype).min)
 
 
 class Qwen3ScaleSeqDecoderLayer(Qwen3DecoderLayer):
@@ -169,6 +207,10 @@ class Qwen3ScaleSeqModel(Qwen3ScaleSeqPreTrainedModel, Qwen3Model):
         past_tokens = 0 if cache is None else positions_to_tokens(cache.get_seq_length(), n)
         if position_ids is None:
             position_ids = (torch.arange(x_BTND.shape[1], device=x_BTND.device) + past_tokens).unsqueeze(0)
+        rope_type = (self.config.rope_parameters or {}).get("rope_type")
+        if "intra" in (self.config.stream_attention or []) and rope_type != "linear":
+            # Linear positions need nothing: within a stream, rows a token apart are one trained position apart.
+            kwargs["token_position_embeddings"] = self.rotary_emb(x_BTND, repeat_tokens(position_ids, n))
         outputs = super().forward(
             inputs_embeds=merge_streams(x_BTND),
             attention_mask=_mask_in_positions(attention_mask, n, past_tokens),

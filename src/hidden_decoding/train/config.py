@@ -159,11 +159,21 @@ class ScheduleSettings(_Section):
     steps: int = field(default=1000, metadata={"help": "optimiser steps of the whole run"})
     warmup_steps: int = field(default=0, metadata={"help": "steps from 0 to the peak learning rate"})
     final_fraction: float = field(default=0.0, metadata={"help": "learning rate at the end, as a share of the peak"})
+    zero_jump_steps: int = field(
+        default=0,
+        metadata={
+            "help": "steps over which attention between streams opens, from the base's own loss; 0: open at once"
+        },
+    )
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
             "steps": (self.steps >= 1, "a whole number from 1"),
             "warmup_steps": (0 <= self.warmup_steps < self.steps, f"from 0 to below the {self.steps} steps of the run"),
+            "zero_jump_steps": (
+                0 <= self.zero_jump_steps <= self.steps,
+                f"from 0 to the {self.steps} steps of the run",
+            ),
             "final_fraction": (0 <= self.final_fraction <= 1, "from 0 to 1"),
         }
 

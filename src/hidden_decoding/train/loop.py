@@ -32,6 +32,7 @@ from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, read_metrics
 from hidden_decoding.train.optimiser import learning_rate, make_optimiser
 from hidden_decoding.train.prepare import Prepared, load_weights, prepare
+from hidden_decoding.train.zero_jump import ZeroJump
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class CptRun:
         self.streams = prepared.model_config.num_streams
         torch.manual_seed(config.run.seed + world.rank)
         model = load_weights(config, prepared).to(world.device)
+        self.zero_jump = ZeroJump(config.schedule.zero_jump_steps)
+        self.zero_jump.check(model)
         self.module = CausalLoss(model, config.run.loss_chunk_tokens).train()
         parallelize.shard(self.module, world, config.run.precision)
         self.optimiser = make_optimiser(self.module, config.optimiser)
@@ -136,6 +139,7 @@ class CptRun:
 
     def _train_step(self) -> None:
         started = time.perf_counter()
+        self.zero_jump.before_step(self.module, self.step)
         passes = self._passes()
         counts = torch.tensor([sum(batch.predicted for batch in passes), sum(batch.tokens for batch in passes)])
         predicted, tokens = self.world.total(counts.double()).tolist()
@@ -209,6 +213,7 @@ class CptRun:
         heldout, run = self.prepared.heldout, self.config.run
         if heldout is None or run.evaluate_every == 0:
             return
+        self.zero_jump.before_step(self.module, self.step)
         self.module.eval()
         started = time.perf_counter()
         loss, tokens = self._heldout_loss(heldout)

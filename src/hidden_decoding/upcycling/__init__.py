@@ -22,6 +22,7 @@ def upcycle(
     positions: str | None = None,
     noise: float = 0.0,
     seed: int = 0,
+    sfa: str | None = None,
     max_shard_size: str | int = "5GB",
     overwrite: bool = False,
     progress: bool = True,
@@ -32,7 +33,8 @@ def upcycle(
     `positions` is "linear" (RoPE positions divided by the growth of streams, so that the base's trained range holds as
     many tokens as before; the default for a plain base) or "contiguous" (as published: the same positions hold fewer
     tokens); a base that has streams already keeps its scheme unless told. `noise` is the standard deviation of Gaussian
-    noise on the copied tables, relative to that of the table they copy. Raises `ConfigError`, `CheckpointError` or
+    noise on the copied tables, relative to that of the table they copy. `sfa` like "1:3" gives layers
+    stream-factorised attention: 1 full, 3 intra-stream, repeating. Raises `ConfigError`, `CheckpointError` or
     `CapacityError`; nothing is left at `out` then.
     """
     from hidden_decoding.modeling.staged_directory import check_target
@@ -45,6 +47,7 @@ def upcycle(
         positions=positions,
         noise=noise,
         seed=seed,
+        sfa=sfa,
         max_shard_size=str(max_shard_size),
         overwrite=overwrite,
     )

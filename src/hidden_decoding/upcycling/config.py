@@ -38,6 +38,14 @@ class UpcycleConfig:
         },
     )
     seed: int = field(default=0, metadata={"help": "seed of the noise"})
+    sfa: str | None = field(
+        default=None,
+        metadata={
+            "help": "stream-factorised attention: F layers of full attention, then I whose streams attend to "
+            "themselves only, repeating, like 1:3; cheaper, but only transformers runs it (default: the base's layers)",
+            "metavar": "F:I",
+        },
+    )
     max_shard_size: str = field(
         default="5GB", metadata={"help": "largest weight file, like 5GB, 500MB or 2GiB", "metavar": "SIZE"}
     )
@@ -51,6 +59,21 @@ class UpcycleConfig:
         if not math.isfinite(self.noise) or self.noise < 0:
             raise ConfigError(f"--noise is {self.noise!r}, but must be 0 or a positive number, like 0.1")
         parse_size(self.max_shard_size)
+        if self.sfa is not None:
+            self.layer_kinds(1)
+
+    def layer_kinds(self, layers: int) -> list[str] | None:
+        """`stream_attention` of the result's configuration; None leaves it as it is in the base."""
+        if self.sfa is None:
+            return None
+        full, colon, intra = self.sfa.partition(":")
+        if not (colon and full.isdecimal() and intra.isdecimal() and int(full) + int(intra)):
+            raise ConfigError(
+                f"--sfa is {self.sfa!r}, but must be two whole numbers, F:I, not both 0: full layers, then intra "
+                "layers, repeating, like 1:3"
+            )
+        period = ["full"] * int(full) + ["intra"] * int(intra)
+        return [period[layer % len(period)] for layer in range(layers)]
 
     @property
     def max_shard_bytes(self) -> int:

@@ -77,7 +77,7 @@ def plan_upcycling(base: str | Path, settings: UpcycleConfig, *, revision: str |
     base_config = load_config(directory)
     growth = _growth(base_config.num_streams, settings.streams)
     scheme = settings.positions or base_scheme(base_config)
-    config = _grown_config(base_config, settings.streams, growth, scheme, where=f"{directory} upcycled")
+    config = _grown_config(base_config, settings, growth, scheme, where=f"{directory} upcycled")
     found = verify_checkpoint(directory, base_config)
     return UpcyclePlan(
         base=str(base),
@@ -119,17 +119,19 @@ def _growth(base_streams: int, streams: int) -> int:
 
 
 def _grown_config(
-    base: Qwen3ScaleSeqConfig, streams: int, growth: int, scheme: str, *, where: str
+    base: Qwen3ScaleSeqConfig, settings: UpcycleConfig, growth: int, scheme: str, *, where: str
 ) -> Qwen3ScaleSeqConfig:
     """The result's configuration: the base's fields, unknown ones included, with those that change."""
     fields = published_config_dict(base)
     fields.update(
-        scale_seq_times=scale_seq_times_of(streams),
+        scale_seq_times=scale_seq_times_of(settings.streams),
         tie_word_embeddings=False,
         max_position_embeddings=upcycled_context_positions(base.max_position_embeddings, growth, scheme),
         rope_parameters=_grown_rope(_rope(base), growth, scheme, where),
         model_type=Qwen3ScaleSeqConfig.model_type,
     )
+    if (kinds := settings.layer_kinds(base.num_hidden_layers)) is not None:
+        fields["stream_attention"] = kinds
     return config_from_dict(fields, where=where)
 
 

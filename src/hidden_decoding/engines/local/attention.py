@@ -15,6 +15,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from hidden_decoding.engines.local.paged_decode import DecodeRows, paged_decode
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -49,6 +51,7 @@ class StepBatch:
     pool: KVPool
     rows_P: Tensor
     requests: list[RequestRows] = field(default_factory=list)
+    decode: DecodeRows | None = None  # in place of `requests`, when every request adds one token
 
 
 def chunk_mask(new_rows: int, held_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
@@ -97,6 +100,8 @@ def local_attention(
     pool = step.pool
     pool.write(layer, step.rows_P, key[0], value[0])
     keys_KPE, values_KPE = pool.keys_LKPE[layer], pool.values_LKPE[layer]
+    if step.decode is not None:
+        return paged_decode(query[0], keys_KPE, values_KPE, step.decode, scaling).unsqueeze(0), None
     attended = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
     for rows in step.requests:
         if rows.rows_S is None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from hidden_decoding.engines.local.decode_graphs import graphs_for
 from hidden_decoding.engines.local.detokenizer import Detokenizer
 from hidden_decoding.engines.local.engine_config import EngineConfig
 from hidden_decoding.engines.local.grammar import Grammar, load_grammar_tokenizer
@@ -31,6 +32,7 @@ from hidden_decoding.engines.local.loading import (
     parameter_count,
     pick_device,
     read_generation_config,
+    refuse_stream_attention,
     sampling_defaults,
 )
 from hidden_decoding.engines.local.outputs import Delta, RequestOutput
@@ -107,6 +109,7 @@ class LocalEngine:
         config: EngineConfig,
         generation_config: dict[str, Any],
     ) -> None:
+        refuse_stream_attention(model.config)
         self.config = config
         self.model = model
         self.model_config = model.config
@@ -125,6 +128,7 @@ class LocalEngine:
         )
         self.scheduler = Scheduler(self.pool, max_running=config.max_num_seqs, max_step_tokens=step_tokens)
         self.runner = ModelRunner(model, KVPool(model.config, capacity, dtype=dtype, device=device), config.block_size)
+        self.runner.decoder = graphs_for(self.runner, config, self.max_model_len)
         self.shared_generator = torch.Generator(device=device).manual_seed(config.seed)
         self.steps = 0
         self._requests: dict[str, Request] = {}

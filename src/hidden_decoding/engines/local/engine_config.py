@@ -66,6 +66,9 @@ class EngineConfig:
             "help": "keep weights in the CPU's blocked layout where a step has more than two rows: no second copy"
         },
     )
+    enforce_eager: bool = field(
+        default=False, metadata={"help": "do not capture decode steps as CUDA graphs: a quicker start, slower answers"}
+    )
     seed: int = field(default=0, metadata={"help": "for requests that bring no seed"})
 
     def __post_init__(self) -> None:

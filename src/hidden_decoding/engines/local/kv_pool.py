@@ -23,7 +23,9 @@ class KVPool:
         self, config: Qwen3ScaleSeqConfig, capacity_tokens: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.capacity_tokens = capacity_tokens
-        rows = tokens_to_positions(capacity_tokens, config.num_streams)
+        # One slot more, nobody's: where the unused rows of a padded decode step write.
+        self.scratch_slot = capacity_tokens
+        rows = tokens_to_positions(capacity_tokens + 1, config.num_streams)
         shape = (config.num_hidden_layers, config.num_key_value_heads, rows, config.head_dim)
         self.keys_LKPE = torch.empty(shape, dtype=dtype, device=device)
         self.values_LKPE = torch.empty(shape, dtype=dtype, device=device)

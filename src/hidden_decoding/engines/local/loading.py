@@ -52,6 +52,15 @@ def sampling_defaults(generation_config: dict[str, Any]) -> dict[str, Any]:
     return {key: generation_config[key] for key in SAMPLING_DEFAULTS if generation_config.get(key) is not None}
 
 
+def refuse_stream_attention(config: Qwen3ScaleSeqConfig) -> None:
+    """The engine's own attention sees all earlier positions in every layer."""
+    if config.is_stream_factorised:
+        raise ConfigError(
+            "stream_attention in config.json gives layers stream-factorised attention, which the local engine does not "
+            "compute; run this checkpoint with transformers: Qwen3ScaleSeqForCausalLM.from_pretrained(...).generate"
+        )
+
+
 def end_tokens(config: Qwen3ScaleSeqConfig, generation_config: dict[str, Any], tokenizer: Any | None) -> frozenset[int]:
     """All tokens that end an answer: the configs', the tokenizer's, and ChatML's `<|im_end|>` whatever they say."""
     ends: set[int] = set()

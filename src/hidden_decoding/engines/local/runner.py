@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from hidden_decoding.engines.local.attention import RequestRows, StepBatch, chunk_mask, register_attention
+from hidden_decoding.engines.local.weights import HostTable
 from hidden_decoding.streams import expand_slots, tokens_to_positions
 
 if TYPE_CHECKING:
+    from hidden_decoding.engines.local.decode_graphs import DecodeGraphs
     from hidden_decoding.engines.local.kv_pool import KVPool
     from hidden_decoding.engines.local.request import Request
     from hidden_decoding.engines.local.scheduler import Span
@@ -36,6 +38,7 @@ class ModelRunner:
     """Builds the batch of a step and runs the model on it."""
 
     def __init__(self, model: Qwen3ScaleSeqForCausalLM, pool: KVPool, block_size: int) -> None:
+        self.decoder: DecodeGraphs | None = None  # runs steps that only decode, where there is one
         self.model = model
         self.pool = pool
         self.block_size = block_size
@@ -48,12 +51,17 @@ class ModelRunner:
     def run(self, spans: list[Span]) -> list[SpanLogits]:
         """One forward for all spans."""
         ids = [token for span in spans for token in span.request.token_ids[span.start : span.start + span.count]]
+        x_1TND = embed(self.model, torch.tensor([ids]))
+        if self.decoder is not None and self.decoder.fits(spans):
+            # A copy: the next replay writes to the same place.
+            rows_BV = self.decoder.run(spans, x_1TND).to(torch.float32, copy=True)
+            return [SpanLogits(span=span, logits_RV=row[None]) for span, row in zip(spans, rows_BV, strict=True)]
         token_positions = np.concatenate([np.arange(span.start, span.start + span.count) for span in spans])
         wanted = [_rows_wanted(span) for span in spans]
         ends = np.cumsum([span.count for span in spans])
         kept = np.concatenate([np.arange(end - rows, end) for end, rows in zip(ends, wanted, strict=True)])
         outputs = self.model(
-            input_ids=torch.tensor([ids], device=self.device),
+            inputs_embeds=x_1TND,
             position_ids=torch.from_numpy(token_positions)[None].to(self.device),
             use_cache=False,
             # The head must see at least one row to have a shape.
@@ -95,6 +103,14 @@ class ModelRunner:
         """KV slots of tokens `start` ... `stop - 1`."""
         tokens = np.arange(start, stop)
         return np.asarray(request.blocks)[tokens // self.block_size] * self.block_size + tokens % self.block_size
+
+
+def embed(model: Qwen3ScaleSeqForCausalLM, ids_1T: torch.Tensor) -> torch.Tensor:
+    """ids_1T on the CPU -> x_1TND on the model's device; tables kept on the host never wait for the device."""
+    backbone = model.model
+    on_device = ids_1T.to(model.device)
+    tables = (backbone.embed_tokens, *backbone.scale_seq_embed_tokens_list)
+    return torch.stack([table(ids_1T if isinstance(table, HostTable) else on_device) for table in tables], dim=-2)
 
 
 def _rows_wanted(span: Span) -> int:

@@ -43,7 +43,11 @@ class HostTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] -> [..., D] on the model's device, in the model's dtype."""
-        return embedding(ids.to(self.rows_VD.device), self.rows_VD).to(self.device, self.dtype)
+        rows = embedding(ids.to(self.rows_VD.device), self.rows_VD)
+        if self.device.type == "cuda":
+            # Only from pinned memory does the copy run beside the host; its cache reuses it after the copy has ended.
+            rows = rows.pin_memory()
+        return rows.to(self.device, non_blocking=True).to(self.dtype)
 
 
 def linear_form(config: EngineConfig, num_streams: int) -> str:

@@ -69,6 +69,11 @@ class ScaleSeqLimits(VerifyAndUpdateConfig):
                 f"sliding-window attention is in use with n = {n} streams, and nobody has tested whether its window "
                 "should count tokens or positions; set use_sliding_window to false in config.json"
             )
+        if config.is_stream_factorised:
+            raise ConfigError(
+                "stream_attention in config.json gives layers stream-factorised attention, which the vLLM plugin does "
+                "not compute; run this checkpoint with transformers"
+            )
         if model_config.enable_prompt_embeds:
             raise ConfigError(
                 f"--enable-prompt-embeds gives one embedding per token, but this model reads {n}: send token ids"
