@@ -8,6 +8,8 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP = $(VLLM_VENV)/.installed
+SGLANG_VENV ?= .venv-sglang
+SGLANG_STAMP = $(SGLANG_VENV)/.installed
 LITELLM_VENV = .venv-litellm
 LITELLM_STAMP = $(LITELLM_VENV)/.installed
 
@@ -15,13 +17,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test test-vllm lint check format clean remote-code
+.PHONY: demo chromium test test-vllm test-sglang lint check format clean remote-code
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, upcycle, compare, serve and query a small model (at most 6 minutes, no network)"
 	@echo "make test    the whole test suite of the main environment"
 	@echo "make test-vllm  the vLLM plugin on the real engine, on the CPU, in an environment of its own"
+	@echo "make test-sglang  the SGLang plugin, in the same way"
 	@echo "make lint    formatting, lint and types"
 	@echo "make check   everything CI runs"
 
@@ -39,7 +42,13 @@ $(LITELLM_STAMP): environments/litellm/requirements.txt
 	$(LITELLM_VENV)/bin/pip install --quiet --disable-pip-version-check -r environments/litellm/requirements.txt
 	@touch $(LITELLM_STAMP)
 
-test: $(STAMP) $(LITELLM_STAMP)
+# The chat page is tested in a real browser. Without one its tests say so loudly, and fail where everything is required.
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "Chromium is not installed and cannot be installed here: the chat page's browser tests will not run"
+
+test: $(STAMP) $(LITELLM_STAMP) chromium
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 $(VLLM_STAMP): pyproject.toml environments/vllm/install.sh environments/vllm/requirements.txt
@@ -48,6 +57,13 @@ $(VLLM_STAMP): pyproject.toml environments/vllm/install.sh environments/vllm/req
 
 test-vllm: $(VLLM_STAMP)
 	HIDDEN_DECODING_TEST_ENGINE=vllm $(VLLM_VENV)/bin/python -m pytest tests/vllm $(PYTEST_FLAGS)
+
+$(SGLANG_STAMP): pyproject.toml environments/sglang/install.sh environments/sglang/requirements.txt $(wildcard environments/sglang/cpu_platform/*)
+	PYTHON=$(PYTHON) TORCH_INDEX_URL=$(TORCH_INDEX_URL) environments/sglang/install.sh $(SGLANG_VENV)
+	@touch $(SGLANG_STAMP)
+
+test-sglang: $(SGLANG_STAMP)
+	HIDDEN_DECODING_TEST_ENGINE=sglang $(SGLANG_VENV)/bin/python -m pytest tests/sglang $(PYTEST_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -62,7 +78,7 @@ remote-code: $(STAMP)
 	$(BIN)/python -m hidden_decoding.modeling.remote_code_generator
 
 # What CI runs, with the seconds of each part.
-CHECKS = lint test test-vllm
+CHECKS = lint test test-vllm test-sglang
 check:
 	@for target in $(CHECKS); do \
 	  started=$$(date +%s); \
@@ -71,4 +87,4 @@ check:
 	done
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(LITELLM_VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(SGLANG_VENV) $(LITELLM_VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache

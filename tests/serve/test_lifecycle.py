@@ -154,8 +154,8 @@ def test_the_printed_curl_works_and_an_interrupt_exits_at_once(tiny_checkpoint):
     ("flags", "message"),
     [
         (["/nowhere/at/all"], "not a directory"),
-        (["MODEL", "--engine", "vllm"], "not available in this version"),
-        (["MODEL", "--engine", "sglang"], "not available in this version"),
+        (["MODEL", "--engine", "vllm"], "vllm is not installed"),
+        (["MODEL", "--engine", "sglang"], "sglang is not installed"),
         (["MODEL", "--port", "99999"], "--port 99999"),
         (["MODEL", "--chat-template", "/nowhere.jinja"], "--chat-template"),
         (["MODEL", "--api-key", ""], "--api-key"),

@@ -24,6 +24,7 @@ VERBS = {
     "train": ("train", "continue training (cpt)"),
     "generate": ("generate", "text from a prompt, in this process"),
     "serve": ("serve", "an OpenAI-compatible server over a checkpoint"),
+    "ui": ("ui", "the chat page, in front of any OpenAI-compatible server"),
     "chat": ("chat", "talk to a server in the terminal"),
     "bench": ("bench", "how fast the engine is, or any OpenAI-compatible server under load"),
     "export": ("export", "write a checkpoint in the published format"),

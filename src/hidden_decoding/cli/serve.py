@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
 from hidden_decoding.engines.local.engine_config import EngineConfig
 from hidden_decoding.errors import ConfigError, DependencyError
+from hidden_decoding.serve.engines.choice import choose_engine
 from hidden_decoding.serve.settings import ServeConfig
+from hidden_decoding.ui.page_files import local_page
 
 if TYPE_CHECKING:
     import argparse
@@ -31,8 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks the flags, then loads and serves."""
     settings, engine_config = from_arguments(ServeConfig, args), from_arguments(EngineConfig, args)
-    if args.engine in ("vllm", "sglang"):
-        raise ConfigError(f"--engine {args.engine} is not available in this version; use --engine local")
+    choice = choose_engine(args.engine)
+    if choice.engine == "vllm":
+        from hidden_decoding.serve.engines.process import serve_vllm
+
+        flags = getattr(args, "engine_flags", [])
+        return serve_vllm(args.model, settings, engine_config, choice, revision=args.revision, passed_on=flags)
     if passed_on := getattr(args, "engine_flags", []):
         raise ConfigError(f"the local engine takes its flags before the bare --; move {' '.join(passed_on)} there")
     try:
@@ -41,4 +47,6 @@ def run(args: argparse.Namespace) -> int:
         raise DependencyError(
             f"the server needs {error.name}, which is not installed; run: pip install 'hidden-decoding[serve]'"
         ) from error
-    return serve(args.model, settings, engine_config, revision=args.revision)
+    if args.engine == "auto":
+        print(f"{'engine':<11}local ({choice.why})", flush=True)
+    return serve(args.model, settings, engine_config, revision=args.revision, page=local_page)

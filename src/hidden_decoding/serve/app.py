@@ -26,6 +26,7 @@ from hidden_decoding.serve.chat import answer_chat
 from hidden_decoding.serve.completions import answer_completion
 from hidden_decoding.serve.errors import ApiError, from_exception, from_validation, shown
 from hidden_decoding.serve.middleware import BearerAuth, BodyLimit, FaultBarrier
+from hidden_decoding.serve.page import ChatPage, PageLookup
 from hidden_decoding.serve.prompts import in_thread_if, is_long
 from hidden_decoding.serve.protocol import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from hidden_decoding.serve.sse import ClientGoneError
@@ -187,7 +188,7 @@ async def no_responses_api(rest: str) -> Response:  # noqa: ARG001
 # ------------------------------------------------------------------------------------------------------ application
 
 
-def create_app(state: ServerState) -> FastAPI:
+def create_app(state: ServerState, page: PageLookup | None = None) -> FastAPI:
     """The application over one engine; its lifespan starts and stops the engine's thread."""
 
     @contextlib.asynccontextmanager
@@ -213,6 +214,8 @@ def create_app(state: ServerState) -> FastAPI:
     app.add_middleware(FaultBarrier)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(BearerAuth, keys=settings.api_key)
+    if page is not None:
+        app.add_middleware(ChatPage, lookup=page)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]

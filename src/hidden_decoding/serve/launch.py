@@ -32,19 +32,27 @@ if TYPE_CHECKING:
 
     from hidden_decoding.engines.local.engine import LocalEngine
     from hidden_decoding.engines.local.engine_config import EngineConfig
+    from hidden_decoding.serve.page import PageLookup
     from hidden_decoding.serve.settings import ServeConfig
 
 log = logging.getLogger(__name__)
 
 
-def serve(model: str, settings: ServeConfig, engine_config: EngineConfig, *, revision: str | None = None) -> int:
-    """Loads the model, serves until a signal, and returns the exit code."""
+def serve(
+    model: str,
+    settings: ServeConfig,
+    engine_config: EngineConfig,
+    *,
+    revision: str | None = None,
+    page: PageLookup | None = None,
+) -> int:
+    """Loads the model, serves it (and `page` at `/`) until a signal, and returns the exit code."""
     template = read_chat_template(settings.chat_template)
     listener = bind(settings.host, settings.port)
     with contextlib.closing(listener):
         engine = load_engine(resolve_model(model, revision), engine_config)
         state = make_state(engine, settings, model=model, chat_template=template)
-        server = DrainingServer(state, listener)
+        server = DrainingServer(state, listener, page)
         asyncio.run(server.serve(sockets=[listener]))
     return 0
 
@@ -109,11 +117,11 @@ def bind(host: str, port: int) -> socket.socket:
 class DrainingServer(uvicorn.Server):
     """uvicorn, but a signal first lets running requests end, while new ones get 503; a second signal ends at once."""
 
-    def __init__(self, state: ServerState, listener: socket.socket) -> None:
+    def __init__(self, state: ServerState, listener: socket.socket, page: PageLookup | None = None) -> None:
         verbose = log.isEnabledFor(logging.INFO)
         super().__init__(
             uvicorn.Config(
-                create_app(state),
+                create_app(state, page),
                 log_config=None,
                 access_log=verbose,
                 lifespan="on",
@@ -183,13 +191,24 @@ def _both(summary: dict[str, Any], what: str) -> str:
 
 def url_lines(state: ServerState, host: str, port: int) -> list[str]:
     """The URL, and a curl for what this model can do."""
+    url = f"{public_url(host, port)}/v1"
+    prompt: Any = "Once upon a time" if state.engine.tokenizer is not None else [1, 2, 3]
+    has_template = state.prompts.chat_template is not None
+    return [f"{'URL':<11}{url}", curl_line(url, None if has_template else prompt, bool(state.settings.api_key))]
+
+
+def public_url(host: str, port: int) -> str:
+    """Where a client on this machine reaches a server that listens on `host`."""
     shown_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    url = f"http://{shown_host}:{port}/v1"
-    if state.prompts.chat_template is not None:
+    return f"http://{shown_host}:{port}"
+
+
+def curl_line(url: str, prompt: Any, needs_key: bool, **fields: Any) -> str:
+    """A request that works: a chat, or with a `prompt` (text or token ids) a completion."""
+    if prompt is None:
         path, body = "chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 32}
     else:
-        prompt: Any = "Once upon a time" if state.engine.tokenizer is not None else [1, 2, 3]
         path, body = "completions", {"prompt": prompt, "max_tokens": 32}
-    key = " -H 'authorization: Bearer '\"$API_KEY\"" if state.settings.api_key else ""
-    data = shlex.quote(json.dumps(body))
-    return [f"{'URL':<11}{url}", f"curl {url}/{path} -H 'content-type: application/json'{key} -d {data}"]
+    key = " -H 'authorization: Bearer '\"$API_KEY\"" if needs_key else ""
+    data = shlex.quote(json.dumps({**fields, **body}))
+    return f"curl {url}/{path} -H 'content-type: application/json'{key} -d {data}"

@@ -72,6 +72,22 @@ def config_in_positions(vllm_config: VllmConfig, num_streams: int) -> VllmConfig
     return expanded
 
 
+class StableBuffers:
+    """Copies of tensors at addresses that never change, as captured graphs need them."""
+
+    def __init__(self, capacity: dict[str, int]) -> None:
+        self.capacity = capacity
+        self.made: dict[str, torch.Tensor] = {}
+
+    def put(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """The value in the buffer of that name."""
+        if name not in self.made:
+            self.made[name] = value.new_empty(max(self.capacity[name], value.numel()))
+        buffer = self.made[name]
+        assert value.numel() <= buffer.numel(), f"{name} has {value.numel()} entries, room is for {buffer.numel()}"
+        return buffer[: value.numel()].copy_(value)
+
+
 def expanded_builder(base: type[AttentionMetadataBuilder], num_streams: int) -> type[AttentionMetadataBuilder]:
     """A subclass of a backend's metadata builder that describes batches in positions."""
 
@@ -93,8 +109,8 @@ def expanded_builder(base: type[AttentionMetadataBuilder], num_streams: int) -> 
                 self.max_cudagraph_size = tokens_to_positions(largest, num_streams)  # compared with positions
             requests = vllm_config.scheduler_config.max_num_seqs
             positions = in_positions.scheduler_config.max_num_batched_tokens
-            self._capacity = {"query_start_loc": requests + 1, "seq_lens": requests, "slot_mapping": positions}
-            self._buffers: dict[str, torch.Tensor] = {}
+            sizes = {"query_start_loc": requests + 1, "seq_lens": requests, "slot_mapping": positions}
+            self._stable = StableBuffers(sizes)
 
         @classmethod
         def get_cudagraph_support(cls, vllm_config: VllmConfig, kv_cache_spec: AttentionSpec) -> AttentionCGSupport:
@@ -114,10 +130,10 @@ def expanded_builder(base: type[AttentionMetadataBuilder], num_streams: int) -> 
         def build(
             self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
         ) -> Any:
-            if not self._buffers:
+            if not self._stable.made:
                 check_fields(common_attn_metadata)
             expanded = expand_metadata(common_attn_metadata, num_streams)
-            stable = {name: self._in_buffer(name, getattr(expanded, name)) for name in ON_DEVICE}
+            stable = {name: self._stable.put(name, getattr(expanded, name)) for name in ON_DEVICE}
             prefix = tokens_to_positions(common_prefix_len, num_streams)
             return super().build(prefix, replace(expanded, **stable), fast_build)
 
@@ -127,14 +143,5 @@ def expanded_builder(base: type[AttentionMetadataBuilder], num_streams: int) -> 
             if base.__name__ == "TritonAttentionMetadataBuilder":
                 metadata.seq_lens.fill_(tokens_to_positions(1, num_streams))
             return metadata
-
-        def _in_buffer(self, name: str, value: torch.Tensor) -> torch.Tensor:
-            """The value at an address that never changes."""
-            if name not in self._buffers:
-                size = max(self._capacity[name], value.numel())
-                self._buffers[name] = value.new_empty(size)
-            buffer = self._buffers[name]
-            assert value.numel() <= buffer.numel(), f"{name} has {value.numel()} entries, room is for {buffer.numel()}"
-            return buffer[: value.numel()].copy_(value)
 
     return ScaleSeqMetadataBuilder

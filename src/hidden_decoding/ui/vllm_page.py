@@ -1,0 +1,46 @@
+"""The chat page inside vLLM's own server, at /plugins/hidden_decoding/ (entry point `vllm.endpoint_plugins`).
+
+Contract: serves the page's files and nothing else, with the headers of `page_files`; 404 for any other path. vLLM loads
+it only when `VLLM_PLUGINS` names it. The one module of this package that needs more than the standard library: what
+vLLM's server runs on.
+
+    $ VLLM_PLUGINS=hidden_decoding vllm serve path/to/checkpoint
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hidden_decoding.ui.page_files import headers_for, page_file
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.responses import Response
+
+PREFIX = "/plugins/hidden_decoding"
+
+
+class ChatPage:
+    """What vLLM asks of an endpoint plugin."""
+
+    name = "hidden_decoding"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Adds the page's one route."""
+        app.add_api_route(PREFIX + "/{path:path}", answer, methods=["GET"], include_in_schema=False)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
+        """The page talks to the server's public routes: it needs no state."""
+
+
+def answer(path: str) -> Any:
+    """One file of the page; the empty path is the page itself."""
+    from starlette import responses
+
+    found = page_file(path)
+    if found is None:
+        text = "there is no such file in the chat page of this installation\n"
+        return responses.PlainTextResponse(text, status_code=404)
+    response: Response = responses.Response(found.body, headers=headers_for(found.content_type))
+    return response

@@ -1,0 +1,92 @@
+"""What cannot work is refused by name; the context counts tokens in both schemes. No engine is started."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sglang.srt.layers.attention.attention_registry import ATTENTION_BACKENDS
+from sglang.srt.models.registry import ModelRegistry
+from sglang.srt.plugins import load_plugins
+
+from hidden_decoding.engines.sglang.attention import attend, rows_to_slots, slots_to_rows
+from hidden_decoding.engines.sglang.limits import context_in_tokens, kv_heads_of_a_slot, overrides
+from hidden_decoding.errors import ConfigError
+from tests.support import tiny_config
+
+REFUSED = [
+    ({"enable_lora": True}, "--enable-lora"),
+    ({"speculative_algorithm": "EAGLE"}, "--speculative-algorithm EAGLE"),
+    ({"pp_size": 2}, "--pp-size"),
+    ({"attn_dp_size": 2}, "data-parallel attention"),
+    ({"attn_cp_size": 2}, "context parallelism"),
+    ({"dcp_size": 2}, "context parallelism"),
+    ({"enable_hierarchical_cache": True}, "--enable-hierarchical-cache"),
+    ({"disaggregation_mode": "prefill"}, "--disaggregation-mode"),
+    ({"enable_two_batch_overlap": True}, "--enable-two-batch-overlap"),
+    ({"kv_cache_dtype": "fp8_e5m2"}, "--kv-cache-dtype fp8_e5m2"),
+]
+
+
+@pytest.mark.parametrize(("settings", "name"), REFUSED)
+def test_refused_by_name(settings, name):
+    with pytest.raises(ConfigError, match=rf"{name}.*n = 4 positions"):
+        overrides(SimpleNamespace(**settings), tiny_config(4))
+    assert overrides(SimpleNamespace(**settings), tiny_config(1)) == {}
+
+
+def test_nothing_is_refused_by_default():
+    assert overrides(SimpleNamespace(), tiny_config(4)) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"stream_attention": ["full", "intra"]}, "stream-factorised attention"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding-window attention"),
+    ],
+)
+def test_layers_that_see_less_are_refused(config, name):
+    kinds = {field: [value[0]] + [value[1]] * (tiny_config(4).num_hidden_layers - 1) for field, value in config.items()}
+    with pytest.raises(ConfigError, match=name):
+        overrides(SimpleNamespace(), tiny_config(4, **kinds))
+
+
+@pytest.mark.parametrize("scheme", ["contiguous", "linear"])
+def test_context_in_tokens(scheme):
+    model_config, given = SimpleNamespace(hf_text_config=tiny_config(4, scheme)), []
+    for asked in (None, 100):
+        context_in_tokens(lambda _, tokens: given.append(tokens), model_config, asked)
+    assert given == [256, 100]
+    with pytest.raises(ConfigError, match=r"257 counts tokens, and the model's 1024 positions hold 256 tokens"):
+        context_in_tokens(lambda *_: None, model_config, 257)
+
+
+def test_a_slot_holds_the_heads_of_n_rows():
+    assert kv_heads_of_a_slot(lambda *_: 2, SimpleNamespace(hf_text_config=tiny_config(4)), 1) == 8
+
+
+def test_the_plugin_is_loaded_and_other_backends_are_refused():
+    load_plugins()
+    model = ModelRegistry.models["Qwen3ScaleSeqForCausalLM"]
+    assert model.__module__ == "hidden_decoding.engines.sglang.model"
+    runner = SimpleNamespace(model_config=SimpleNamespace(hf_text_config=tiny_config(2)))
+    for name in set(ATTENTION_BACKENDS) - {"torch_native"}:
+        with pytest.raises(ConfigError, match=f"attention backend {name} is not supported with n = 2"):
+            ATTENTION_BACKENDS[name](runner)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_attention_over_slots_is_attention_over_rows(n):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(5 * n, heads, 8, generator=generator) for heads in (4, 2, 2))
+    slots = torch.tensor([3, 0, 6, 2, 5])
+    keys, values = torch.full((2, 7, 2 * n, 8), torch.nan)
+    keys[slots], values[slots] = rows_to_slots(key, n), rows_to_slots(value, n)
+    assert torch.equal(slots_to_rows(keys[slots], 2), key)
+    got = attend(query[2 * n :], keys, values, [slots], [3], 2, n, 0.5)
+    scores = torch.einsum("phe,qhe->hpq", query, key.repeat_interleave(2, 1)) * 0.5
+    scores = scores.masked_fill(torch.ones(5 * n, 5 * n).triu(1).bool(), -torch.inf)
+    expected = torch.einsum("hpq,qhe->phe", scores.softmax(-1), value.repeat_interleave(2, 1))
+    torch.testing.assert_close(got, expected[2 * n :])
