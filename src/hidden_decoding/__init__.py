@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hidden_decoding.modeling.configuration import Qwen3ScaleSeqConfig
     from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
     from hidden_decoding.modeling.registration import register
+    from hidden_decoding.stream_lens.reading import lens
     from hidden_decoding.upcycling import upcycle
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _PUBLIC = {
     "Qwen3ScaleSeqForCausalLM": "hidden_decoding.modeling.model",
     "register": "hidden_decoding.modeling.registration",
     "upcycle": "hidden_decoding.upcycling",
+    "lens": "hidden_decoding.stream_lens.reading",
     "LocalEngine": "hidden_decoding.engines.local.engine",
     "SamplingParams": "hidden_decoding.engines.local.sampling_params",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "Qwen3ScaleSeqForCausalLM",
     "SamplingParams",
     "__version__",
+    "lens",
     "register",
     "upcycle",
 ]

@@ -1,6 +1,7 @@
 """Imports go one way, from the left to nothing on its right:
 
-    errors <- streams <- modeling <- {upcycling, train, engines} <- {serve, evaluate, bench, ui} <- demo <- cli
+    errors <- streams <- modeling <- {upcycling, train, engines, stream_lens}
+        <- {serve, evaluate, bench, ui} <- demo <- cli
 
 Packages of one level do not know each other. `hidden_decoding/__init__` names the public objects and imports lazily, so
 it stands beside the levels; other modules take from it the version only. `cli.options` belongs to `cli`: configuration
@@ -19,7 +20,7 @@ LEVELS = [
     {"errors"},
     {"streams"},
     {"modeling"},
-    {"upcycling", "train", "engines"},
+    {"upcycling", "train", "engines", "stream_lens"},
     {"serve", "evaluate", "bench", "ui"},
     {"demo"},
     {"cli"},

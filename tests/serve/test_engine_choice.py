@@ -30,7 +30,7 @@ def machine(monkeypatch):
         (("vllm",), False, False, "local", "no GPU and it is not a build for CPUs"),
         (("vllm",), False, True, "vllm", "can run here"),
         (("vllm",), True, False, "vllm", "can run here"),
-        (("sglang",), True, False, "local", "plugin for sglang"),
+        (("sglang",), True, False, "local", "serve does not start sglang yet"),
     ],
 )
 def test_auto_says_which_and_why(machine, installed, gpu, cpu_build, engine, why):

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Loads the model, streams the answer to standard output."""
-    prompt_ids = _parse_ids(args.prompt_ids)
+    prompt_ids = parse_ids(args.prompt_ids)
     if args.chat and args.prompt is None:
         raise ConfigError("--chat needs --prompt: the chat template works on text")
     text = sys.stdin.read() if args.prompt == "-" else args.prompt
@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if output.finish_reason == "error" else 0
 
 
-def _parse_ids(text: str | None) -> list[int]:
+def parse_ids(text: str | None) -> list[int]:
+    """Token ids from `--prompt-ids`; empty without one."""
     if text is None:
         return []
     try:

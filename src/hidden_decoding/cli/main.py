@@ -23,6 +23,7 @@ VERBS = {
     "upcycle": ("upcycle", "give a base checkpoint n streams (or n -> k * n)"),
     "train": ("train", "continue training (cpt)"),
     "generate": ("generate", "text from a prompt, in this process"),
+    "lens": ("lens", "what each hidden stream would have predicted"),
     "serve": ("serve", "an OpenAI-compatible server over a checkpoint"),
     "ui": ("ui", "the chat page, in front of any OpenAI-compatible server"),
     "chat": ("chat", "talk to a server in the terminal"),
