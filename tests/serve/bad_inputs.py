@@ -143,7 +143,8 @@ BAD_INPUTS: list[BadInput] = [
     *_both({"stream": True, "stream_options": {"include_usage": 5}}, "stream_options", "valid boolean"),
     *_both({"stream": True, "temperature": -1}, "temperature", "from 0 to 100"),
     BadInput(COMPLETIONS, {"stream": True, "prompt": [5] * 300}, "prompt", "maximum context length"),
-    *_both({"stream_lens": True}, "stream_lens", "not available in this version"),
+    *_both({"stream_lens": "yes"}, "stream_lens", "valid boolean"),
+    BadInput(COMPLETIONS, {"stream_lens": True, "max_tokens": 0, "echo": True}, "stream_lens", "generated tokens"),
     # Grammars and tools
     *_both({"response_format": {"type": "xml"}}, "response_format", "'json_object'"),
     *_both({"response_format": {"type": "json_schema"}}, "response_format", "needs a json_schema"),

@@ -11,7 +11,7 @@ import torch
 import hidden_decoding
 from hidden_decoding.cli.main import main
 from hidden_decoding.errors import ConfigError
-from hidden_decoding.stream_lens import reading
+from hidden_decoding.modeling import stream_readout
 from tests.equivalence.tolerances import FP32_LOGITS
 from tests.support import BruteForce, tiny_model
 
@@ -30,7 +30,7 @@ def brute_force(model, ids):
 
 @pytest.mark.parametrize(("n", "scheme"), CASES)
 def test_the_numbers_are_brute_forces(n, scheme, monkeypatch):
-    monkeypatch.setattr(reading, "ROWS_AT_ONCE", 5)  # chunks that divide nothing
+    monkeypatch.setattr(stream_readout, "ROWS_AT_ONCE", 5)  # chunks that divide nothing
     model = tiny_model(n, scheme)
     found = hidden_decoding.lens(model, prompt_ids=PROMPT, answer_ids=ANSWER, top=3)
     logp_PV, by_depth = brute_force(model, PROMPT + ANSWER)

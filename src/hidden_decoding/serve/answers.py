@@ -77,6 +77,39 @@ class CompletionLogprobs(Answer):
     text_offset: list[int] = Field(default_factory=list)
 
 
+class LensGuess(Answer):
+    """A token that a stream would have predicted."""
+
+    token_id: int
+    token: str
+    probability: float
+
+
+class LensStream(Answer):
+    """One stream's prediction; `agrees` says that its likeliest token is the last stream's, which is the model's."""
+
+    entropy_bits: float
+    agrees: bool
+    top: list[LensGuess]
+
+
+class LensToken(Answer):
+    """A token of the answer, and what each stream of the token before it would have predicted."""
+
+    token_id: int
+    token: str
+    streams: list[LensStream]
+
+
+class StreamLensAnswer(Answer):
+    """The hidden streams of an answer; `cosine[layer][stream]` is the mean cosine with the same token's last stream."""
+
+    streams: int
+    layers: list[str]
+    tokens: list[LensToken]
+    cosine: list[list[float]]
+
+
 class CompletionChoice(Answer):
     """One answer, or one piece of it in a stream."""
 
@@ -89,6 +122,7 @@ class CompletionChoice(Answer):
     stop_reason: str | int | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
+    stream_lens: StreamLensAnswer | None = None
 
 
 class Completion(Answer):
@@ -163,6 +197,7 @@ class ChatChoice(Answer):
     finish_reason: FinishReason
     stop_reason: str | int | None = None
     token_ids: list[int] | None = None
+    stream_lens: StreamLensAnswer | None = None
 
 
 class ChatCompletion(Answer):
@@ -198,6 +233,7 @@ class ChatChunkChoice(Answer):
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     token_ids: list[int] | None = None
+    stream_lens: StreamLensAnswer | None = None
 
 
 class ChatChunk(Answer):

@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from hidden_decoding.serve.answers import ChatChunk, ChatCompletion, dump
 from hidden_decoding.serve.chat_pieces import ChatPieces, joined
-from hidden_decoding.serve.completions import refuse_reserved
 from hidden_decoding.serve.errors import ApiError, bad_request
 from hidden_decoding.serve.generation import Generation, Job
 from hidden_decoding.serve.prompts import in_thread_if, is_long
@@ -38,7 +37,6 @@ async def answer_chat(request: ChatRequest, http: Request, state: ServerState) -
     """The whole life of one request, up to the response."""
     model = state.check_model(request.model)
     state.note_unknown_fields(request)
-    refuse_reserved(request)
     if request.top_logprobs and not request.logprobs:
         raise bad_request("top_logprobs", "top_logprobs needs logprobs: true")
     tools = tool_use(request)

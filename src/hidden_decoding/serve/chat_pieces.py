@@ -21,6 +21,7 @@ from hidden_decoding.serve.answers import (
     TopLogprob,
 )
 from hidden_decoding.serve.completions import finite
+from hidden_decoding.serve.lens_pieces import LensPieces
 from hidden_decoding.serve.reasoning import ReasoningSplitter
 from hidden_decoding.serve.tool_calls import CallArguments, CallStart, Content, ToolCallParser
 
@@ -51,6 +52,7 @@ class ChatPieces:
         self.parser = None if tools == "none" else ToolCallParser(bare=tools == "forced")
         self.with_logprobs = with_logprobs
         self.with_token_ids = with_token_ids
+        self.lens = LensPieces(token_texts)
         self.reasoning_tokens = 0
         self._undecided_tokens = 0
         self._started_calls = 0
@@ -68,6 +70,7 @@ class ChatPieces:
             self._logprobs += [self._logprob(entry) for entry in delta.logprobs]
         if self.with_token_ids:
             self._token_ids += delta.token_ids
+        self.lens.take(delta)
         before = self.splitter.state
         parts = self.splitter.feed(delta.text)
         self._count_reasoning(before, len(delta.token_ids))
@@ -85,6 +88,7 @@ class ChatPieces:
         if delta.finish_reason is not None:
             last = self._piece(ChatDelta())
             last.finish_reason, last.stop_reason = self._finish_reason(delta.finish_reason), delta.stop_reason
+            last.stream_lens = self.lens.answer()
             pieces.append(last)
         return pieces
 
@@ -168,4 +172,5 @@ def joined(pieces: list[ChatChunkChoice]) -> ChatChoice:
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,
         token_ids=token_ids if last.token_ids is not None else None,
+        stream_lens=last.stream_lens,
     )

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from hidden_decoding.serve.answers import Completion, CompletionChoice, CompletionLogprobs, dump
 from hidden_decoding.serve.errors import bad_request
 from hidden_decoding.serve.generation import Generation, Job
+from hidden_decoding.serve.lens_pieces import LensPieces
 from hidden_decoding.serve.prompts import in_thread_if, is_long
 from hidden_decoding.serve.sampling import answer_budget, sampling_params, structured_output
 from hidden_decoding.serve.sse import EventStream, unless_disconnected
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from hidden_decoding.engines.local.outputs import Delta, TokenLogprob
     from hidden_decoding.serve.prompts import Prompt
-    from hidden_decoding.serve.protocol import CompletionRequest, GenerationRequest
+    from hidden_decoding.serve.protocol import CompletionRequest
     from hidden_decoding.serve.state import ServerState
 
 # JSON has no minus infinity; clients know this value from vLLM.
@@ -49,19 +50,14 @@ async def answer_completion(request: CompletionRequest, http: Request, state: Se
     return EventStream(work_on.events(), close=work_on.generation.close, keep_alive_seconds=patience)
 
 
-def refuse_reserved(request: GenerationRequest) -> None:
-    """Fields that have a meaning but no implementation yet."""
-    if request.stream_lens is not None:
-        raise bad_request("stream_lens", "stream_lens is not available in this version")
-
-
 def _check_fields(request: CompletionRequest) -> None:
-    refuse_reserved(request)
     n = request.n or 1
     if request.best_of is not None and request.best_of != n:
         raise bad_request("best_of", f"best_of is {request.best_of}; only best_of equal to n (here {n}) is supported")
     if request.suffix:
         raise bad_request("suffix", "suffix is not supported: these models continue a text, they do not fill a gap")
+    if request.max_tokens == 0 and request.stream_lens:
+        raise bad_request("stream_lens", "stream_lens speaks about generated tokens, and max_tokens is 0")
     if request.max_tokens == 0 and not request.echo:
         raise bad_request(
             "max_tokens", "max_tokens is 0; it must be at least 1, unless echo asks for the prompt itself"
@@ -139,6 +135,7 @@ class CompletionPieces:
         self.prompt = prompt
         self.state = state
         self.offsets = CharacterOffsets()
+        self.lens = LensPieces(state.token_texts)
         self.first = True
 
     def take(self, delta: Delta) -> CompletionChoice:
@@ -156,7 +153,9 @@ class CompletionPieces:
                 self._add_logprobs(logprobs, delta.logprobs)
         elif request.return_token_ids and self.first:
             piece.token_ids = []
+        self.lens.take(delta)
         if delta.finish_reason is not None:
+            piece.stream_lens = self.lens.answer()
             ended = delta.finish_reason if request.max_tokens != 0 else "length"
             piece.finish_reason = "length" if ended == "length" else "stop"
             piece.stop_reason = delta.stop_reason if request.max_tokens != 0 else None
@@ -206,6 +205,7 @@ def _add(choice: CompletionChoice, piece: CompletionChoice) -> None:
     if piece.token_ids is not None:
         choice.token_ids = (choice.token_ids or []) + piece.token_ids
     choice.prompt_token_ids = choice.prompt_token_ids or piece.prompt_token_ids
+    choice.stream_lens = piece.stream_lens
     choice.finish_reason, choice.stop_reason = piece.finish_reason, piece.stop_reason
 
 

@@ -80,7 +80,10 @@ class GenerationRequest(RequestBody):
     stream_options: StreamOptions | None = None
     user: str | None = None
     return_token_ids: bool | None = Field(default=None, description="Add token_ids to each choice.")
-    stream_lens: Any = Field(default=None, description="Reserved; not available in this version.")
+    stream_lens: bool | None = Field(
+        default=None,
+        description="Add to each choice what every stream would have predicted, for its first 1,024 tokens.",
+    )
 
     @model_validator(mode="after")
     def _streaming_agrees(self) -> "GenerationRequest":

@@ -33,6 +33,9 @@ _SAME_NAME = (
     "include_stop_str_in_output",
 )
 
+# Likeliest tokens per stream in a stream lens.
+LENS_GUESSES = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLimits:
@@ -55,6 +58,8 @@ def sampling_params(
         values["seed"] = _wrapped(request.seed + sample)
     if request.stop is not None:
         values["stop"] = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
+    if request.stream_lens:
+        values["stream_lens"] = LENS_GUESSES
     values["stop_token_ids"] = _token_ids(request.stop_token_ids or (), limits, "stop_token_ids")
     values["logit_bias"] = _logit_bias(request.logit_bias or {}, limits)
     if values.get("min_tokens", 0) > max_tokens:

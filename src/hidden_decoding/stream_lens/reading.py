@@ -11,24 +11,19 @@ trained to predict: read their numbers as a probe, as the paper does (arXiv 2607
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hidden_decoding.errors import ConfigError
+from hidden_decoding.modeling.stream_readout import TokenReadout, read_streams
 from hidden_decoding.streams import split_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
     from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
-
-# Rows that go through the head at a time: at a vocabulary of 151,936, 78 MB of fp32 logits.
-ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +92,39 @@ def lens(
     )
     # The rows of the token before each answer token: the ones that speak about it.
     predicting = slice(len(prompt_ids) - 1, len(ids) - 1)
-    by_depth = [split_streams(h_1PD, n)[0, predicting].float() for h_1PD in outputs.hidden_states]
-    last_h_AND = split_streams(outputs.last_hidden_state, n)[0, predicting]
-    text_of = decode or (lambda _ids: "")
-    guesses = _guesses(model, last_h_AND, min(top, model.config.vocab_size), text_of)
-    depths = len(by_depth) - 1
+    by_depth = [split_streams(h_1PD, n)[0, predicting] for h_1PD in outputs.hidden_states]
+    return assemble(read_streams(model.lm_head, by_depth, top=top), answer_ids, decode or (lambda _ids: ""))
+
+
+def assemble(readouts: list[TokenReadout], answer_ids: list[int], text_of: Callable[[list[int]], str]) -> StreamLens:
+    """The lens of an answer from the readouts of its tokens, one each and at least one."""
+    depths = len(readouts[0].cosine) - 1
     return StreamLens(
-        streams=n,
+        streams=len(readouts[0].entropy_bits),
         layers=["embeddings", *(f"layer {index}" for index in range(1, depths)), f"layer {depths}, normed"],
         tokens=[
-            TokenLens(token_id=token, token=text_of([token]), streams=guesses[index])
-            for index, token in enumerate(answer_ids)
+            TokenLens(token_id=token, token=text_of([token]), streams=_guesses(readout, text_of))
+            for token, readout in zip(answer_ids, readouts, strict=True)
         ],
-        cosine=[torch.cosine_similarity(h_AND, h_AND[:, -1:], dim=-1).mean(0).tolist() for h_AND in by_depth],
+        cosine=torch.tensor([readout.cosine for readout in readouts]).mean(0).tolist(),
     )
+
+
+def _guesses(readout: TokenReadout, text_of: Callable[[list[int]], str]) -> list[StreamGuess]:
+    models_own = readout.token_ids[-1][0]
+    return [
+        StreamGuess(
+            entropy_bits=entropy,
+            agrees=ids[0] == models_own,
+            top=[
+                Guess(token_id=token, token=text_of([token]), probability=probability)
+                for token, probability in zip(ids, probabilities, strict=True)
+            ],
+        )
+        for entropy, ids, probabilities in zip(
+            readout.entropy_bits, readout.token_ids, readout.probabilities, strict=True
+        )
+    ]
 
 
 def _check(model: Qwen3ScaleSeqForCausalLM, prompt_ids: list[int], answer_ids: list[int], top: int) -> None:
@@ -129,34 +143,3 @@ def _check(model: Qwen3ScaleSeqForCausalLM, prompt_ids: list[int], answer_ids: l
         )
     if top < 1:
         raise ConfigError(f"top is {top}; it counts the guesses kept per stream and must be at least 1")
-
-
-def _guesses(
-    model: Qwen3ScaleSeqForCausalLM, h_AND: Tensor, top: int, text_of: Callable[[list[int]], str]
-) -> list[list[StreamGuess]]:
-    """[A, n, D] -> for each of A tokens its n guesses."""
-    entropies, probabilities, ids = [], [], []
-    for rows_RD in h_AND.flatten(0, 1).split(ROWS_AT_ONCE):
-        logp_RV = model.lm_head(rows_RD).float().log_softmax(-1)
-        best = logp_RV.topk(top)
-        entropies.append(-(logp_RV.exp() * logp_RV).sum(-1) / math.log(2))
-        probabilities.append(best.values.exp())
-        ids.append(best.indices)
-    each_token_and_stream = h_AND.shape[:2]
-    entropy_AN = torch.cat(entropies).unflatten(0, each_token_and_stream).tolist()
-    probability_ANK = torch.cat(probabilities).unflatten(0, each_token_and_stream).tolist()
-    id_ANK = torch.cat(ids).unflatten(0, each_token_and_stream).tolist()
-    return [
-        [
-            StreamGuess(
-                entropy_bits=entropy,
-                agrees=best_ids[0] == ids_NK[-1][0],
-                top=[
-                    Guess(token_id=guess, token=text_of([guess]), probability=probability)
-                    for guess, probability in zip(best_ids, best_probabilities, strict=True)
-                ],
-            )
-            for entropy, best_ids, best_probabilities in zip(entropy_N, ids_NK, probability_NK, strict=True)
-        ]
-        for entropy_N, ids_NK, probability_NK in zip(entropy_AN, id_ANK, probability_ANK, strict=True)
-    ]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hidden_decoding.modeling.stream_readout import TokenReadout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class Delta:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     # Once, with the first delta: one entry per prompt token, the first None. Only when asked for.
     prompt_logprobs: list[TokenLogprob | None] | None = None
+    # What each stream said about each token of the answer; of its first tokens only, and only when asked for.
+    readouts: list[TokenReadout] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     cached_tokens: int = 0
@@ -55,6 +61,7 @@ class RequestOutput:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob | None] | None = None
+    readouts: list[TokenReadout] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     cached_tokens: int = 0
@@ -66,6 +73,7 @@ class RequestOutput:
         self.text += delta.text
         self.token_ids.extend(delta.token_ids)
         self.logprobs.extend(delta.logprobs)
+        self.readouts.extend(delta.readouts)
         self.prompt_logprobs = delta.prompt_logprobs or self.prompt_logprobs
         self.finish_reason = delta.finish_reason
         self.stop_reason = delta.stop_reason

@@ -31,6 +31,8 @@ def take_result(result: SpanLogits, token_id: int | None) -> Delta | None:
     )
     if request.params.logprobs is not None:
         delta.logprobs = token_logprobs(result.logits_RV[-1:], [token_id], request.params.logprobs)
+    if result.readout is not None:
+        delta.readouts = [result.readout]
     if request.answer_tokens == 0:
         request.metrics.first_token = time.monotonic()
         delta.prompt_logprobs = request.prompt_logprobs

@@ -9,14 +9,15 @@ hands rows in positions to attention.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hidden_decoding.engines.local.attention import RequestRows, StepBatch, chunk_mask, register_attention
 from hidden_decoding.engines.local.weights import HostTable
-from hidden_decoding.streams import expand_slots, tokens_to_positions
+from hidden_decoding.modeling.stream_readout import TokenReadout, read_streams
+from hidden_decoding.streams import expand_slots, split_streams, tokens_to_positions
 
 if TYPE_CHECKING:
     from hidden_decoding.engines.local.decode_graphs import DecodeGraphs
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from hidden_decoding.engines.local.scheduler import Span
     from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
 
+# Tokens of an answer whose streams are read: beyond them the numbers, about 1 KB a token, outgrow the answer.
+MOST_LENS_TOKENS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpanLogits:
@@ -32,6 +36,7 @@ class SpanLogits:
 
     span: Span
     logits_RV: torch.Tensor
+    readout: TokenReadout | None = None  # the streams of the span's last token, where the request reads them
 
 
 class ModelRunner:
@@ -52,7 +57,8 @@ class ModelRunner:
         """One forward for all spans."""
         ids = [token for span in spans for token in span.request.token_ids[span.start : span.start + span.count]]
         x_1TND = embed(self.model, torch.tensor([ids]))
-        if self.decoder is not None and self.decoder.fits(spans):
+        reading = any(_reads_streams(span) for span in spans)
+        if self.decoder is not None and not reading and self.decoder.fits(spans):
             # A copy: the next replay writes to the same place.
             rows_BV = self.decoder.run(spans, x_1TND).to(torch.float32, copy=True)
             return [SpanLogits(span=span, logits_RV=row[None]) for span, row in zip(spans, rows_BV, strict=True)]
@@ -60,18 +66,40 @@ class ModelRunner:
         wanted = [_rows_wanted(span) for span in spans]
         ends = np.cumsum([span.count for span in spans])
         kept = np.concatenate([np.arange(end - rows, end) for end, rows in zip(ends, wanted, strict=True)])
-        outputs = self.model(
-            inputs_embeds=x_1TND,
-            position_ids=torch.from_numpy(token_positions)[None].to(self.device),
-            use_cache=False,
+        inputs = {
+            "inputs_embeds": x_1TND,
+            "position_ids": torch.from_numpy(token_positions)[None].to(self.device),
+            "use_cache": False,
+            "step": self._batch(spans),
+        }
+        readouts: list[TokenReadout | None] = [None] * len(spans)
+        if reading:
+            logits_RV, readouts = self._run_with_streams(spans, inputs, kept, ends)
+        else:
             # The head must see at least one row to have a shape.
-            logits_to_keep=torch.from_numpy(kept if len(kept) else np.zeros(1, dtype=np.int64)).to(self.device),
-            step=self._batch(spans),
-        )
-        logits_RV = outputs.logits[0, : len(kept)].float()
+            rows = kept if len(kept) else np.zeros(1, dtype=np.int64)
+            outputs = self.model(**inputs, logits_to_keep=torch.from_numpy(rows).to(self.device))
+            logits_RV = outputs.logits[0, : len(kept)].float()
         return [
-            SpanLogits(span=span, logits_RV=part) for span, part in zip(spans, logits_RV.split(wanted), strict=True)
+            SpanLogits(span=span, logits_RV=part, readout=readout)
+            for span, part, readout in zip(spans, logits_RV.split(wanted), readouts, strict=True)
         ]
+
+    def _run_with_streams(
+        self, spans: list[Span], inputs: dict[str, Any], kept: np.ndarray, ends: np.ndarray
+    ) -> tuple[torch.Tensor, list[TokenReadout | None]]:
+        """The step with every layer's rows kept: logits [R, V] of the tokens `kept`, and a readout per reading span."""
+        outputs = self.model.model(**inputs, return_streams=True, output_hidden_states=True)
+        by_depth = [split_streams(h_1PD, self.num_streams)[0] for h_1PD in outputs.hidden_states]  # [tokens, n, D]
+        head = self.model.lm_head
+        logits_RV = head(by_depth[-1][torch.from_numpy(kept).to(self.device), -1]).float()
+        readouts = [
+            read_streams(head, [h_TND[end - 1 : end] for h_TND in by_depth], top=span.request.params.stream_lens)[0]
+            if _reads_streams(span)
+            else None
+            for span, end in zip(spans, ends, strict=True)
+        ]
+        return logits_RV, readouts
 
     def _batch(self, spans: list[Span]) -> StepBatch:
         slots = np.concatenate([self._slots(span.request, span.start, span.start + span.count) for span in spans])
@@ -111,6 +139,12 @@ def embed(model: Qwen3ScaleSeqForCausalLM, ids_1T: torch.Tensor) -> torch.Tensor
     on_device = ids_1T.to(model.device)
     tables = (backbone.embed_tokens, *backbone.scale_seq_embed_tokens_list)
     return torch.stack([table(ids_1T if isinstance(table, HostTable) else on_device) for table in tables], dim=-2)
+
+
+def _reads_streams(span: Span) -> bool:
+    """Whether the streams of the span's last token are to be read: they speak about the next token of the answer."""
+    request = span.request
+    return bool(request.params.stream_lens) and span.completes and request.answer_tokens < MOST_LENS_TOKENS
 
 
 def _rows_wanted(span: Span) -> int:

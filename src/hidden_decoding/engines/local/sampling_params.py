@@ -38,6 +38,8 @@ class SamplingParams:
     prompt_logprobs: int | None = field(default=None, metadata={"flag": False})
     skip_special_tokens: bool = field(default=True, metadata={"flag": False})
     include_stop_str_in_output: bool = field(default=False, metadata={"flag": False})
+    # Likeliest tokens to read from every stream of each token that predicts; 0 reads no streams
+    stream_lens: int = field(default=0, metadata={"flag": False})
     # A grammar for llguidance: {"json_schema": {...}} or {"json_object": True}
     structured_output: dict[str, object] | None = field(default=None, metadata={"flag": False})
 
@@ -62,6 +64,7 @@ class SamplingParams:
             ("stop", all(isinstance(text, str) and text for text in self.stop), "texts of at least one character"),
             ("logprobs", self.logprobs is None or 0 <= self.logprobs <= 100, "from 0 to 100"),
             ("prompt_logprobs", self.prompt_logprobs is None or 0 <= self.prompt_logprobs <= 100, "from 0 to 100"),
+            ("stream_lens", 0 <= self.stream_lens <= 20, "from 0 to 20"),
             (
                 "logit_bias",
                 all(_finite(bias) and -100 <= bias <= 100 for bias in self.logit_bias.values()),
