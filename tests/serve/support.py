@@ -21,6 +21,7 @@ from hidden_decoding.serve.launch import bind, make_state
 from hidden_decoding.serve.settings import ServeConfig
 from hidden_decoding.serve.state import ServerState
 from hidden_decoding.train.tokenizer import standard_library_texts, train_tokenizer
+from hidden_decoding.ui.page_files import local_page
 from tests.support import tiny_model
 
 
@@ -52,13 +53,16 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running_server(model: Path, *, template: str | None = None, engine: dict | None = None, **settings) -> Iterator:
+def running_server(
+    model: Path, *, template: str | None = None, engine: dict | None = None, with_page: bool = False, **settings
+) -> Iterator:
     """A server over the checkpoint `model`; `engine` and `settings` are fields of the two configurations."""
     config = ServeConfig(port=0, **settings)
     local = LocalEngine(model, **{"kv_cache_memory_bytes": "64MiB", **(engine or {})})
     state = make_state(local, config, model=str(model), chat_template=template)
+    app = create_app(state, local_page) if with_page else create_app(state)
     listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(state), log_config=None, timeout_graceful_shutdown=2))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     wait_until(lambda: server.started or not thread.is_alive())

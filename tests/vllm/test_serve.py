@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 
 import pytest
 
+from tests.engine_server import chat, served
 from tests.vllm.engine import CPU_BLOCK_ROWS
 
 FORCED = {
@@ -24,51 +21,17 @@ FORCED = {
 
 @pytest.fixture(scope="module")
 def server(checkpoint):
-    """(base URL, lines printed) of a server; it must end with 0 after SIGTERM."""
-    flags = ["--engine", "auto", "--port", "0", "--dtype", "float32", "--enforce-eager", "--served-model-name", "tiny"]
-    command = [sys.executable, "-m", "hidden_decoding.cli.main", "serve", str(checkpoint(4)), "-q", *flags]
-    process = subprocess.Popen(
-        [*command, "--", "--block-size", str(CPU_BLOCK_ROWS // 4)],
-        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    lines: list[str] = []
-    try:
-        while not lines or not lines[-1].startswith("curl "):
-            line = process.stdout.readline()
-            assert line, "vLLM did not start"
-            lines.append(line.rstrip("\n"))
-        [url] = [line.split()[-1] for line in lines if line.startswith("URL")]
-        yield url.removesuffix("/v1"), lines
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-
-
-def ask(url: str, text: str, stream: bool) -> tuple[str, str]:
-    """(thinking, answer) when the model can say only `text`."""
-    body = {"model": "default", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}
-    body |= {"structured_outputs": {"choice": [text]}, "stream": stream}
-    data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
-    with urllib.request.urlopen(
-        urllib.request.Request(f"{url}/v1/chat/completions", data, kind), timeout=120
-    ) as answer:
-        if not stream:
-            messages = [json.load(answer)["choices"][0]["message"]]
-        else:
-            events = [line[6:] for line in answer.read().decode().splitlines() if line.startswith("data: {")]
-            messages = [choice["delta"] for event in events for choice in json.loads(event)["choices"]]
-    return tuple("".join(message.get(field) or "" for message in messages) for field in ("reasoning", "content"))
+    flags = ["--engine", "auto", "--dtype", "float32", "--enforce-eager", "--served-model-name", "tiny"]
+    flags += ["--", "--block-size", str(CPU_BLOCK_ROWS // 4)]
+    with served(checkpoint(4), flags, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}) as running:
+        yield running
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("text", FORCED)
 def test_content_is_never_empty(server, text, stream):
-    assert ask(server[0], text, stream) == FORCED[text]
+    assert chat(server[0], stream, structured_outputs={"choice": [text]}) == FORCED[text]
 
 
 @pytest.mark.slow

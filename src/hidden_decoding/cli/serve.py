@@ -34,12 +34,16 @@ def run(args: argparse.Namespace) -> int:
     """Checks the flags, then loads and serves."""
     settings, engine_config = from_arguments(ServeConfig, args), from_arguments(EngineConfig, args)
     choice = choose_engine(args.engine)
+    passed_on = getattr(args, "engine_flags", [])
     if choice.engine == "vllm":
-        from hidden_decoding.serve.engines.process import serve_vllm
+        from hidden_decoding.serve.engines.vllm_server import serve_vllm
 
-        flags = getattr(args, "engine_flags", [])
-        return serve_vllm(args.model, settings, engine_config, choice, revision=args.revision, passed_on=flags)
-    if passed_on := getattr(args, "engine_flags", []):
+        return serve_vllm(args.model, settings, engine_config, choice, revision=args.revision, passed_on=passed_on)
+    if choice.engine == "sglang":
+        from hidden_decoding.serve.engines.sglang_server import serve_sglang
+
+        return serve_sglang(args.model, settings, engine_config, choice, revision=args.revision, passed_on=passed_on)
+    if passed_on:
         raise ConfigError(f"the local engine takes its flags before the bare --; move {' '.join(passed_on)} there")
     try:
         from hidden_decoding.serve.launch import serve

@@ -89,7 +89,7 @@ def page_config(
 def local_page(path: str) -> tuple[bytes, dict[str, str]] | None:
     """What a server that has the API at `v1` beside the page answers: a file or `config.json`, with its headers."""
     if path == "config.json":
-        body = page_config([{"name": "server", "path": "v1"}], engine="local")
+        body = page_config([{"name": "server", "path": "v1"}], engine="local", lens=True)
         return body, headers_for("application/json")
     found = page_file(path)
     return None if found is None else (found.body, headers_for(found.content_type))

@@ -9,6 +9,7 @@ Contract: nothing of an engine is imported; an engine that is installed but cann
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib import metadata, util
 
@@ -46,9 +47,12 @@ def obstacle(engine: str) -> str | None:
     """Why the engine cannot run on this machine, or None."""
     if util.find_spec(engine) is None:
         return f"{engine} is not installed (pip install 'hidden-decoding[{engine}]')"
+    if has_gpu():
+        return None
     if engine == "sglang":
-        return "serve does not start sglang yet: run python -m sglang.launch_server, where our plugin registers itself"
-    if not is_cpu_build() and not has_gpu():
+        named = os.environ.get("SGLANG_PLATFORM")
+        return None if named else "sglang is installed, but this machine has no GPU and SGLANG_PLATFORM names no other"
+    if not is_cpu_build():
         return f"{engine} is installed, but this machine has no GPU and it is not a build for CPUs"
     return None
 
@@ -64,7 +68,7 @@ def is_cpu_build() -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether torch sees an accelerator that vLLM has kernels for."""
+    """Whether torch sees an accelerator that the engines have kernels for."""
     import torch
 
     return torch.cuda.is_available()

@@ -1,7 +1,7 @@
-"""Our flags as vLLM's. A flag of ours that vLLM has no counterpart for is refused by name when it was set.
+"""Our flags as vLLM's and SGLang's. A flag of ours that the engine has no counterpart for is refused when it was set.
 
-Contract: pure functions of the settings; tokens stay tokens, for vLLM counts them as we do. What the user gives after
-the bare `--` comes last, so it wins. Used by `process`.
+Contract: pure functions of the settings; tokens stay tokens, for both engines count them as we do. What the user gives
+after the bare `--` comes last, so it wins. Used by `vllm_server` and `sglang_server`.
 
     >>> vllm_flags(ServeConfig(port=8000), EngineConfig(max_model_len=4096), name="model")
 """
@@ -37,15 +37,30 @@ WITHOUT_COUNTERPART = (
     "pack_weights",
 )
 SAME_NAME = ("dtype", "max_model_len", "block_size", "max_num_seqs", "max_num_batched_tokens", "seed", "chat_template")
+# SGLang's pool is sized by slots or a share of memory, its pages are one token, and it answers every web origin.
+SGLANG_WITHOUT_COUNTERPART = (
+    *(name for name in WITHOUT_COUNTERPART if name != "device"),
+    "kv_cache_memory_bytes",
+    "block_size",
+    "allowed_origins",
+    "drain_seconds",
+)
+SGLANG_NAMES = {
+    "dtype": "--dtype",
+    "device": "--device",
+    "max_model_len": "--context-length",
+    "max_num_seqs": "--max-running-requests",
+    "max_num_batched_tokens": "--chunked-prefill-size",
+    "seed": "--random-seed",
+    "chat_template": "--chat-template",
+}
 REASONING_PARSER = "hidden_decoding"
 PLUGIN = "hidden_decoding"  # the name of both entry points: model and page
 
 
 def vllm_flags(settings: ServeConfig, engine: EngineConfig, *, name: str) -> list[str]:
     """The command line of vLLM's server after the model; raises `ConfigError` for a flag it cannot follow."""
-    changed = {**changed_fields(settings), **changed_fields(engine)}
-    if lost := [f"--{field.replace('_', '-')}" for field in WITHOUT_COUNTERPART if field in changed]:
-        raise ConfigError(f"vLLM has no counterpart of {', '.join(lost)}; leave it out, or use --engine local")
+    changed = changed_or_refused("vLLM", settings, engine, WITHOUT_COUNTERPART)
     flags = ["--host", settings.host, "--port", str(settings.port)]
     flags += ["--served-model-name", *dict.fromkeys((*(settings.served_model_name or (name,)), "default"))]
     flags += ["--shutdown-timeout", str(math.ceil(settings.drain_seconds))]
@@ -59,7 +74,34 @@ def vllm_flags(settings: ServeConfig, engine: EngineConfig, *, name: str) -> lis
     flags += [] if engine.enable_prefix_caching else ["--no-enable-prefix-caching"]
     flags += ["--enforce-eager"] if engine.enforce_eager else []
     flags += reasoning_flags() if settings.reasoning_parser == "qwen3" else []
+    # One key goes through the environment, where no list of processes shows it; vLLM reads several from flags alone.
+    return flags + (["--api-key", *settings.api_key] if len(settings.api_key) > 1 else [])
+
+
+def sglang_flags(settings: ServeConfig, engine: EngineConfig, *, name: str) -> list[str]:
+    """The command line of SGLang's server after the model; raises `ConfigError` for a flag it cannot follow."""
+    changed = changed_or_refused("SGLang", settings, engine, SGLANG_WITHOUT_COUNTERPART)
+    for field, value in (("api_key", settings.api_key), ("served_model_name", settings.served_model_name)):
+        if len(value) > 1:
+            raise ConfigError(f"SGLang takes one --{field.replace('_', '-')}, not {len(value)}; give the first alone")
+    flags = ["--host", settings.host, "--port", str(settings.port)]
+    flags += ["--served-model-name", (settings.served_model_name or (name,))[0]]
+    for field, flag in SGLANG_NAMES.items():
+        if field in changed:
+            flags += [flag, str(changed[field])]
+    flags += [] if engine.enable_prefix_caching else ["--disable-radix-cache"]
+    flags += ["--disable-cuda-graph"] if engine.enforce_eager else []
     return flags + (["--api-key", *settings.api_key] if settings.api_key else [])
+
+
+def changed_or_refused(
+    engine_name: str, settings: ServeConfig, engine: EngineConfig, without_counterpart: tuple[str, ...]
+) -> dict[str, Any]:
+    """All fields that were set; raises `ConfigError` when the engine cannot follow one of them."""
+    changed = {**changed_fields(settings), **changed_fields(engine)}
+    if lost := [f"--{field.replace('_', '-')}" for field in without_counterpart if field in changed]:
+        raise ConfigError(f"{engine_name} has no counterpart of {', '.join(lost)}; leave it out, or use --engine local")
+    return changed
 
 
 def changed_fields(config: Any) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""vLLM's server as a child process: start, wait until it answers, say what runs, hand signals on.
+"""An engine's own server as a child process: start, wait until it answers, say what runs, hand signals on.
 
-Contract: returns 0 after SIGTERM or SIGINT once vLLM has drained and ended; `CapacityError` with the last lines of
-its log, when it ends before it answers; 1 when it ends by itself later. The last line printed is a curl that works.
+Contract: returns 0 after SIGTERM or SIGINT once the engine has drained and ended; `CapacityError` with the last lines
+of its log, when it ends before it answers; 1 when it ends by itself later. The last line printed is a curl that works.
+`vllm_server` and `sglang_server` say what is started.
 
-    $ hidden-decoding serve path/to/checkpoint --engine vllm -- --tensor-parallel-size 2
+    >>> run_engine(EngineServer(name="vLLM", command=command), directory, settings, choice, tokens=4096)
 """
 
 from __future__ import annotations
@@ -19,66 +20,69 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hidden_decoding.errors import CapacityError
-from hidden_decoding.modeling.hub import resolve_model
 from hidden_decoding.modeling.inspection import inspect_checkpoint
-from hidden_decoding.serve.engines.flags import allowed_plugins, vllm_flags
 from hidden_decoding.serve.launch import bind, curl_line, public_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from hidden_decoding.engines.local.engine_config import EngineConfig
     from hidden_decoding.serve.engines.choice import Choice
     from hidden_decoding.serve.settings import ServeConfig
 
 log = logging.getLogger(__name__)
 
-# The `vllm` command looks for a distribution of that name, which the CPU build is not; its module works for both.
-SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 LAST_LINES = 12
 
 
-def serve_vllm(
-    model: str,
-    settings: ServeConfig,
-    engine_config: EngineConfig,
-    choice: Choice,
-    *,
-    revision: str | None = None,
-    passed_on: Sequence[str] = (),
-) -> int:
-    """Runs vLLM on the model until it ends, and returns the exit code."""
-    with contextlib.closing(bind(settings.host, settings.port)) as probe:
-        settings = replace(settings, port=probe.getsockname()[1])
-    flags = vllm_flags(settings, engine_config, name=model)
-    directory = resolve_model(model, revision)
-    command = [sys.executable, "-m", SERVER_MODULE, "--model", str(directory), *flags, *passed_on]
-    with child(command) as (process, last_lines, stopped):
-        url = public_url(settings.host, settings.port)
+@dataclass(frozen=True, kw_only=True)
+class EngineServer:
+    """What to start. `page` is told the server's URL and gives the line that says where the chat page is."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    page: Callable[[str], contextlib.AbstractContextManager[str]]
+
+
+def run_engine(server: EngineServer, directory: Path, settings: ServeConfig, choice: Choice, *, tokens: int) -> int:
+    """Runs the engine until it ends, and returns the exit code. `tokens` is the context to tell the user."""
+    url = public_url(settings.host, settings.port)
+    with child(server) as (process, last_lines, stopped):
         if not wait_until_ready(process, url, stopped):
             if stopped.is_set():
                 return 0
             raise CapacityError(
-                f"vLLM ended while starting, exit code {process.wait()}; its last lines:\n{last_lines()}"
+                f"{server.name} ended while starting, exit code {process.wait()}; its last lines:\n{last_lines()}"
             )
-        print_start(directory, settings, engine_config, choice, url)
-        code = process.wait()
+        with server.page(url) as page:
+            print_start(directory, settings, choice, url, tokens=tokens, page=page)
+            code = process.wait()
     return 0 if stopped.is_set() else int(code != 0)
+
+
+def with_free_port(settings: ServeConfig) -> ServeConfig:
+    """The settings with a port in place of 0; raises when the port is in use."""
+    with contextlib.closing(bind(settings.host, settings.port)) as probe:
+        return replace(settings, port=probe.getsockname()[1])
 
 
 @contextlib.contextmanager
 def child(
-    command: list[str],
+    server: EngineServer,
 ) -> Generator[tuple[subprocess.Popen[str], Callable[[], str], threading.Event], None, None]:
     """The running process, its last lines, and whether a signal asked it to stop; a second signal kills it."""
-    environment = {**os.environ, "VLLM_PLUGINS": allowed_plugins()}
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        server.command,
+        env={**os.environ, **server.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
     reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
@@ -124,18 +128,17 @@ def wait_until_ready(process: subprocess.Popen[str], url: str, stopped: threadin
     return False
 
 
-def print_start(directory: Path, settings: ServeConfig, engine_config: EngineConfig, choice: Choice, url: str) -> None:
+def print_start(directory: Path, settings: ServeConfig, choice: Choice, url: str, *, tokens: int, page: str) -> None:
     """What runs and why, in tokens and positions; last the URL with a curl that works."""
     from hidden_decoding.streams import tokens_to_positions
 
     found = inspect_checkpoint(directory)
-    tokens = engine_config.max_model_len or found.context.tokens
     has_template = settings.chat_template is not None or any(directory.glob("chat_template*"))
     rows = (
         ("engine", f"{choice.engine} ({choice.why})"),
         ("streams", f"n = {found.streams}"),
         ("context", f"{tokens:,} tokens = {tokens_to_positions(tokens, found.streams):,} positions"),
-        ("page", f"{url}/plugins/hidden_decoding/"),
+        ("page", page),
         ("URL", f"{url}/v1"),
     )
     lines = [f"{name:<11}{text}" for name, text in rows]
