@@ -6,6 +6,7 @@ import pytest
 from vllm.exceptions import VLLMValidationError
 
 from tests.equivalence.tolerances import FP32_ENGINE_LOGPROBS
+from tests.penalties import PENALTIES, penalised
 from tests.support import assert_same_greedy
 from tests.vllm.engine import (
     CPU_BLOCK_ROWS,
@@ -104,36 +105,11 @@ def test_stop_at_the_context_limit_in_tokens(tight):
         ask(llm, [ids + ids[:6]])
 
 
-PENALTIES = [
-    {"repetition_penalty": 1.6},
-    {"frequency_penalty": 1.5},
-    {"presence_penalty": 2.0},
-    {"repetition_penalty": 1.2, "frequency_penalty": 0.7, "presence_penalty": 0.9},
-]
-
-
 @pytest.mark.parametrize("penalties", PENALTIES, ids="+".join)
 def test_penalties_count_tokens(tight, penalties):
     """A token seen once counts once, not n times."""
     llm, n, scheme = tight
     cases = [ids * 2 for ids in prompts(3, seed=51, longest=12)]
     for ids, output in zip(cases, ask(llm, cases, **penalties), strict=True):
-        expected, gaps = penalised(n, scheme, ids, **penalties)
+        expected, gaps = penalised(reference(n, scheme), ids, NEW, **penalties)
         assert_same_greedy(tokens_of(output), expected, gaps, FP32_ENGINE_LOGPROBS)
-
-
-def penalised(n, scheme, ids, repetition_penalty=1.0, frequency_penalty=0.0, presence_penalty=0.0):
-    """Greedy with penalties on brute force's logits: (tokens, gaps between the two best)."""
-    generated, gaps = [], []
-    for _ in range(NEW):
-        logits = reference(n, scheme).logits(ids + generated)[-1].clone()
-        for token in set(ids + generated):
-            logits[token] = (
-                logits[token] / repetition_penalty if logits[token] > 0 else logits[token] * repetition_penalty
-            )
-        for token in set(generated):
-            logits[token] -= frequency_penalty * generated.count(token) + presence_penalty
-        best = logits.topk(2)
-        gaps.append(float(best.values[0] - best.values[1]))
-        generated.append(int(best.indices[0]))
-    return generated, gaps

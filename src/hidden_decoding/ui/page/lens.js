@@ -6,7 +6,8 @@ import { t } from "./i18n/index.js";
 const CELL = 18; // pixels a side
 const SVG = "http://www.w3.org/2000/svg";
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
-const shown = (text) => JSON.stringify(text).slice(1, -1).replace(/^ /, "␣");
+// White space would not be seen.
+const shown = (text) => text.replace(/^ /, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥");
 
 function svg(name, attributes, ...children) {
   const node = document.createElementNS(SVG, name);
