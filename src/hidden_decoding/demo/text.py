@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hidden_decoding.demo.settings import DemoSettings
 from hidden_decoding.errors import ConfigError
-from hidden_decoding.train.corpus import documents_in, find_files
+from hidden_decoding.train.readers import Broken, documents_in, find_files
 from hidden_decoding.train.tokenizer import standard_library_texts
 
 HELDOUT_CHARACTERS = 8_000
@@ -55,7 +55,7 @@ def write_texts(settings: DemoSettings, data: list[str], text_key: str, director
 
 
 def _given(data: list[str], text_key: str) -> list[str]:
-    return [text for file in find_files(data) for text in documents_in(file, text_key)]
+    return [text for file in find_files(data) for text in documents_in(file, text_key, Broken())]
 
 
 def _split(texts: list[str], share: float) -> tuple[list[str], list[str]]:

@@ -35,6 +35,7 @@ from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.parallelize import World
 
 STATE_FILE = "state.json"
+Optimisers = torch.optim.Optimizer | list[torch.optim.Optimizer]
 
 
 def checkpoints_in(out: Path) -> list[Path]:
@@ -49,7 +50,7 @@ def latest(out: Path) -> Path | None:
 
 
 def save(
-    out: Path, module: CausalLoss, optimiser: torch.optim.Optimizer, state: dict[str, Any], world: World, *, keep: int
+    out: Path, module: CausalLoss, optimiser: Optimisers, state: dict[str, Any], world: World, *, keep: int
 ) -> Path:
     """Writes the checkpoint of `state["step"]`; called by all processes. Then removes all but the newest `keep`."""
     final = out / "checkpoints" / f"step-{state['step']:08d}"
@@ -81,7 +82,7 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def load(path: Path, module: CausalLoss, optimiser: torch.optim.Optimizer, world: World) -> None:
+def load(path: Path, module: CausalLoss, optimiser: Optimisers, world: World) -> None:
     """Restores weights, optimiser and random generators in place; called by all processes."""
     tensors: dict[str, Any] = _training_state(module, optimiser)
     same_processes = read_state(path)["processes"] == world.size
@@ -101,7 +102,7 @@ def load(path: Path, module: CausalLoss, optimiser: torch.optim.Optimizer, world
         _restore_generators(tensors["random"], world)
 
 
-def _training_state(module: CausalLoss, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+def _training_state(module: CausalLoss, optimiser: Optimisers) -> dict[str, Any]:
     """Weights and optimiser state by name of the model's parameters, sharded as they are."""
     return {
         "model": get_model_state_dict(module.model),

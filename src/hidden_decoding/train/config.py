@@ -10,68 +10,17 @@ in tokens unless the name says otherwise. Loads only the standard library.
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
+import difflib
+import math
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from hidden_decoding.errors import ConfigError
-
-
-def _typed(name: str, value: Any, annotation: Any) -> Any:
-    """`value` as the annotated kind; text that is a number counts as one (YAML reads `1e-3` as text)."""
-    members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    if value is None and type(None) in members:
-        return None
-    kind = next(member for member in members if member is not type(None))
-    if typing.get_origin(kind) is tuple:
-        items = (value,) if isinstance(value, str) else value
-        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
-            return tuple(items)
-    elif kind is bool or isinstance(value, bool):
-        if kind is bool and isinstance(value, bool):
-            return value
-    elif kind is str:
-        if isinstance(value, str):
-            return value
-    elif isinstance(value, int | float | str):
-        try:
-            return _number(value, kind)
-        except ValueError:
-            pass
-    wanted = getattr(kind, "__name__", "list of texts") if typing.get_origin(kind) is None else "list of texts"
-    raise ConfigError(f"{name} is {value!r}; it must be of kind {wanted}")
-
-
-def _number(value: float | str, kind: type) -> Any:
-    number = float(value)
-    if kind is int:
-        if number != int(number):
-            raise ValueError("not whole")
-        return int(value) if isinstance(value, int) else int(number)
-    return number
-
-
-class _Section:
-    """Brings each field of a dataclass to its annotated kind, then calls `_check`."""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = _typed(entry.name, getattr(self, entry.name), hints[entry.name])
-            object.__setattr__(self, entry.name, value)
-            if (choices := entry.metadata.get("choices")) and value not in choices:
-                raise ConfigError(f"{entry.name} is {value!r}; it must be one of {', '.join(choices)}")
-        for name, (fine, allowed) in self._rules().items():
-            if not fine:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
-
-    def _rules(self) -> dict[str, tuple[bool, str]]:
-        return {}
+from hidden_decoding.train.sections import Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """What is trained, and how its activations are kept."""
 
     model: str = field(
@@ -94,12 +43,44 @@ class ModelSettings(_Section):
         return {"model": (bool(self.model), "a checkpoint directory or hub id (--model)")}
 
 
+def _source_text(entry: Any) -> Any:
+    """`{path: books, weight: 2}` of a run file as `books=2`; anything else as it is."""
+    if not isinstance(entry, dict):
+        return entry
+    for key in entry:
+        if key not in ("path", "weight"):
+            near = difflib.get_close_matches(str(key), ("path", "weight"), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "known keys: path, weight"
+            raise ConfigError(f"data: unknown key {key!r} in {entry!r}; {hint}")
+    if not isinstance(entry.get("path"), str):
+        raise ConfigError(f"data: {entry!r} has no path")
+    return f"{entry['path']}={entry['weight']}" if "weight" in entry else entry["path"]
+
+
+def _source(entry: str) -> tuple[str, float | None]:
+    """`books=2` -> ("books", 2.0); a path without a weight, even one that holds `=`, has None."""
+    path, sign, text = entry.rpartition("=")
+    try:
+        weight = float(text) if sign and path else None
+    except ValueError:
+        weight = None
+    if weight is None:
+        return entry, None
+    if not 0 < weight < math.inf:
+        raise ConfigError(f"data is {entry!r}; the weight after = must be above 0")
+    return path, weight
+
+
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(_Section):
+class DataSettings(Section):
     """Which text is read, and how documents become rows of tokens."""
 
     data: tuple[str, ...] = field(
-        default=(), metadata={"help": "text files, JSONL files, or directories of them to train on", "metavar": "PATH"}
+        default=(),
+        metadata={
+            "help": "text, JSONL or Parquet files, or directories of them; PATH=WEIGHT mixes by shares of tokens",
+            "metavar": "PATH",
+        },
     )
     heldout: tuple[str, ...] = field(
         default=(),
@@ -111,7 +92,11 @@ class DataSettings(_Section):
     heldout_fraction: float = field(
         default=0.01, metadata={"help": "share of --data's tokens set aside, by whole documents; 0 evaluates nothing"}
     )
-    text_key: str = field(default="text", metadata={"help": "key of the text in JSONL lines"})
+    text_key: str = field(default="text", metadata={"help": "key of the text in JSONL lines, column in Parquet"})
+    on_broken: str = field(
+        default="stop",
+        metadata={"help": "a line or row that is no text: name it and stop, or skip it", "choices": ("stop", "skip")},
+    )
     tokens_per_sequence: int = field(
         default=2048, metadata={"help": "tokens in a packed row; the model reads n times as many positions"}
     )
@@ -120,6 +105,25 @@ class DataSettings(_Section):
         metadata={"help": "where tokenised text is kept between runs; by default inside --out", "metavar": "DIR"},
     )
     data_seed: int = field(default=0, metadata={"help": "order of documents, and which ones are held out"})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, list | tuple):  # a run file may say {path: ..., weight: ...}
+            object.__setattr__(self, "data", tuple(_source_text(entry) for entry in self.data))
+        super().__post_init__()
+        self.sources()
+
+    def sources(self) -> tuple[tuple[str, float | None], ...]:
+        """(path, weight) of each entry of `data`; all have a weight (shares of tokens, adding up to 1), or none has."""
+        parted = [_source(entry) for entry in self.data]
+        weights = [weight for _, weight in parted if weight is not None]
+        if not weights:
+            return tuple(parted)
+        if len(weights) < len(parted):
+            bare = next(path for path, weight in parted if weight is None)
+            raise ConfigError(
+                f"data is {self.data!r}; {bare} has no weight: give every entry one (PATH=WEIGHT) or none"
+            )
+        return tuple((path, float(weight or 0) / sum(weights)) for path, weight in parted)
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
@@ -131,9 +135,32 @@ class DataSettings(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserSettings(_Section):
-    """AdamW. Norm weights are not decayed."""
+class OptimiserSettings(Section):
+    """AdamW, or Muon for the backbone's matrices with AdamW for the rest. Norm weights are not decayed.
 
+    A group is the tables that hidden decoding adds, the lm_head, or the backbone: all else, the base's table included.
+    """
+
+    optimiser: str = field(
+        default="adamw",
+        metadata={"help": "muon takes the matrices of the decoder layers (one process)", "choices": ("adamw", "muon")},
+    )
+    muon_momentum: float = field(default=0.95, metadata={"help": "momentum of Muon"})
+    tables_rate: float = field(
+        default=1.0, metadata={"help": "learning rate of the new tables, as a multiple; 0 freezes them"}
+    )
+    backbone_rate: float = field(
+        default=1.0, metadata={"help": "learning rate of the backbone, as a multiple; 0 freezes it"}
+    )
+    head_rate: float = field(
+        default=1.0, metadata={"help": "learning rate of an untied lm_head, as a multiple; 0 freezes it"}
+    )
+    tables_weight_decay: float | None = field(
+        default=None, metadata={"help": "weight decay of the new tables; by default --weight-decay"}
+    )
+    head_weight_decay: float | None = field(
+        default=None, metadata={"help": "weight decay of an untied lm_head; by default --weight-decay"}
+    )
     learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate"})
     beta1: float = field(default=0.9, metadata={"help": "decay of the mean gradient"})
     beta2: float = field(default=0.95, metadata={"help": "decay of the mean squared gradient"})
@@ -144,6 +171,15 @@ class OptimiserSettings(_Section):
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
             "learning_rate": (0 < self.learning_rate < 1, "above 0 and below 1"),
+            "muon_momentum": (0 <= self.muon_momentum < 1, "from 0 to below 1"),
+            **{
+                name: (0 <= getattr(self, name) < math.inf, "0 or more")
+                for name in ("tables_rate", "backbone_rate", "head_rate")
+            },
+            **{
+                name: (getattr(self, name) is None or 0 <= getattr(self, name) < 10, "from 0 to 10")
+                for name in ("tables_weight_decay", "head_weight_decay")
+            },
             "beta1": (0 <= self.beta1 < 1, "from 0 to below 1"),
             "beta2": (0 <= self.beta2 < 1, "from 0 to below 1"),
             "epsilon": (self.epsilon > 0, "above 0"),
@@ -153,9 +189,16 @@ class OptimiserSettings(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleSettings(_Section):
-    """Linear warm-up, then half a cosine down to `final_fraction` of the peak."""
+class ScheduleSettings(Section):
+    """Linear warm-up, then down to `final_fraction` of the peak: along half a cosine, or (wsd) flat, then a line."""
 
+    schedule: str = field(
+        default="cosine",
+        metadata={"help": "wsd holds the peak until --decay-steps are left", "choices": ("cosine", "wsd")},
+    )
+    decay_steps: int | None = field(
+        default=None, metadata={"help": "last steps of wsd, in which the rate falls; by default a fifth of --steps"}
+    )
     steps: int = field(default=1000, metadata={"help": "optimiser steps of the whole run"})
     warmup_steps: int = field(default=0, metadata={"help": "steps from 0 to the peak learning rate"})
     final_fraction: float = field(default=0.0, metadata={"help": "learning rate at the end, as a share of the peak"})
@@ -170,6 +213,11 @@ class ScheduleSettings(_Section):
         return {
             "steps": (self.steps >= 1, "a whole number from 1"),
             "warmup_steps": (0 <= self.warmup_steps < self.steps, f"from 0 to below the {self.steps} steps of the run"),
+            "decay_steps": (
+                self.decay_steps is None
+                or (self.schedule == "wsd" and 1 <= self.decay_steps <= self.steps - self.warmup_steps),
+                f"from 1 to the {self.steps - self.warmup_steps} steps after warm-up, and only with --schedule wsd",
+            ),
             "zero_jump_steps": (
                 0 <= self.zero_jump_steps <= self.steps,
                 f"from 0 to the {self.steps} steps of the run",
@@ -179,7 +227,7 @@ class ScheduleSettings(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(_Section):
+class RunSettings(Section):
     """Where and how it runs: batch, precision, evaluation, checkpoints."""
 
     out: str = field(
@@ -215,6 +263,13 @@ class RunSettings(_Section):
     )
     stop_at_step: int | None = field(
         default=None, metadata={"help": "write a checkpoint after this step and stop; the schedule still spans --steps"}
+    )
+    on_nonfinite: str = field(
+        default="stop",
+        metadata={
+            "help": "a step whose loss or gradient is NaN or infinite: stop, or skip it",
+            "choices": ("stop", "skip"),
+        },
     )
     seed: int = field(default=0, metadata={"help": "seed of everything random but the data order"})
 

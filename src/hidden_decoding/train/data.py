@@ -139,10 +139,10 @@ class RowStream:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to where `state` was taken; refuses a state of other text or another order."""
         for name, now in self._identity().items():
-            if state[name] != now:
+            if state.get(name) != now:
                 raise ConfigError(
-                    f"cannot resume: the checkpoint was trained with {name} = {state[name]!r}, this run has {now!r}; "
-                    "resume with the same data settings, or start a new run in another --out"
+                    f"cannot resume: the checkpoint was trained with {name} = {state.get(name)!r}, this run has "
+                    f"{now!r}; resume with the same data settings, or start a new run in another --out"
                 )
         self.next_row = state["epoch"] * self.rows_per_epoch + state["cursor"]
 
@@ -153,6 +153,40 @@ class RowStream:
             "tokens_per_sequence": self.width,
             "data_seed": self.seed,
         }
+
+
+class MixedRows:
+    """Rows of several `RowStream`s, each getting its share of the rows as evenly as whole rows allow.
+
+    Every row goes to the stream that is furthest behind its share, so the order needs no chance, any stretch of the
+    run has the shares asked for (within one row a stream), and the counts of rows handed out are the whole state.
+    """
+
+    def __init__(self, streams: list[RowStream], shares: list[float]) -> None:
+        self.streams, self.shares = streams, shares
+
+    def take(self, rows: int) -> list[tuple[PackedRows, int]]:
+        """The next rows, in order."""
+        taken = []
+        for _ in range(rows):
+            number = sum(stream.next_row for stream in self.streams) + 1
+            behind = [share * number - stream.next_row for share, stream in zip(self.shares, self.streams, strict=True)]
+            taken += self.streams[behind.index(max(behind))].take(1)
+        return taken
+
+    def state(self) -> dict[str, Any]:
+        """Where every stream stands, for a checkpoint."""
+        return {"shares": self.shares, "streams": [stream.state() for stream in self.streams]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state` was taken; refuses a state of another mixture."""
+        if state.get("shares") != self.shares:
+            raise ConfigError(
+                f"cannot resume: the checkpoint was trained with shares {state.get('shares')!r} of the data, this run "
+                f"has {self.shares!r}; resume with the same data settings, or start a new run in another --out"
+            )
+        for stream, before in zip(self.streams, state["streams"], strict=True):
+            stream.restore(before)
 
 
 def hold_out(corpus: Corpus, fraction: float, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -26,15 +26,16 @@ from hidden_decoding.errors import ConfigError
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import checkpoint, parallelize
 from hidden_decoding.train.config import CptConfig
-from hidden_decoding.train.data import Batch, PackedRows, RowStream, make_batch
+from hidden_decoding.train.data import Batch, PackedRows, make_batch
 from hidden_decoding.train.export import export_model
 from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, read_metrics
-from hidden_decoding.train.optimiser import learning_rate, make_optimiser
-from hidden_decoding.train.prepare import Prepared, load_weights, prepare
+from hidden_decoding.train.optimiser import GROUPS, freeze, group_of, learning_rate, make_optimisers
+from hidden_decoding.train.prepare import Prepared, load_weights, prepare, row_stream
 from hidden_decoding.train.zero_jump import ZeroJump
 
 log = logging.getLogger(__name__)
+MOST_SKIPPED = 10  # steps in a row without a finite gradient: more is no accident
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +74,15 @@ class CptRun:
         self.out = Path(config.run.out)
         self.streams = prepared.model_config.num_streams
         torch.manual_seed(config.run.seed + world.rank)
+        self.rows = row_stream(config, prepared)  # refuses an empty source before weights are read
         model = load_weights(config, prepared).to(world.device)
         self.zero_jump = ZeroJump(config.schedule.zero_jump_steps)
         self.zero_jump.check(model)
         self.module = CausalLoss(model, config.run.loss_chunk_tokens).train()
+        freeze(self.module, config.optimiser)
         parallelize.shard(self.module, world, config.run.precision)
-        self.optimiser = make_optimiser(self.module, config.optimiser)
-        self.rows = RowStream(
-            prepared.corpus, prepared.documents, config.data.tokens_per_sequence, config.data.data_seed
-        )
-        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.optimisers = make_optimisers(self.module, config.optimiser)
+        self.step, self.tokens, self.seconds, self.skipped = 0, 0, 0.0, 0
         path = self.out / "metrics.jsonl"
         self.metrics = Metrics(path, steps=config.schedule.steps, label=label, active=world.first, progress=progress)
 
@@ -112,7 +112,7 @@ class CptRun:
             if state["settings"] != self._trajectory():
                 raise ConfigError(_differing(state["settings"], self._trajectory(), found))
             self.rows.restore(state["data"])
-            checkpoint.load(found, self.module, self.optimiser, self.world)
+            checkpoint.load(found, self.module, self.optimisers, self.world)
             self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
             log.info("resumed %s at step %d", self.out, self.step)
         self.metrics.rewind(self.step if found is not None else None)
@@ -130,6 +130,7 @@ class CptRun:
             "processes": self.world.size,
             "device": str(self.world.device),
             "training_tokens_available": self.prepared.training_tokens,
+            "broken_left_out": self.prepared.corpus.broken,
             "heldout_tokens": self.prepared.heldout.tokens if self.prepared.heldout else 0,
             "tokens_per_step": per_step,
             "positions_per_step": tokens_to_positions(per_step, self.streams),
@@ -144,8 +145,8 @@ class CptRun:
         counts = torch.tensor([sum(batch.predicted for batch in passes), sum(batch.tokens for batch in passes)])
         predicted, tokens = self.world.total(counts.double()).tolist()
         rate = learning_rate(self.step, self.config.optimiser.learning_rate, self.config.schedule)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
+            group["lr"] = rate * group["rate"]
         # Gradients of several processes are averaged; the loss is one mean over the step's tokens.
         scale = self.world.size / max(predicted, 1)
         total = torch.zeros((), dtype=torch.float64)
@@ -153,15 +154,23 @@ class CptRun:
             loss = self._loss(batch.to(self.world.device))
             (loss * scale).backward()
             total += loss.detach().double().cpu()
+        loss = float(self.world.total(total)) / max(predicted, 1)
+        norms = self._group_norms()
         norm = self._clip()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        loss_sum = float(self.world.total(total))
+        usable = math.isfinite(loss) and math.isfinite(norm)
+        for optimiser in self.optimisers:
+            if usable:
+                optimiser.step()
+            optimiser.zero_grad()
         took = time.perf_counter() - started
         self.step += 1
         self.tokens += int(tokens)
         self.seconds += took
-        self._record_step(loss_sum / max(predicted, 1), rate, norm, tokens / took)
+        if usable:
+            self.skipped = 0
+            self._record_step(loss, rate, norm, norms, tokens / took)
+        else:
+            self._nonfinite(loss, norm)
 
     def _passes(self) -> list[Batch]:
         """This process's rows of the step, in batches of at most `sequences_per_pass` rows."""
@@ -184,12 +193,38 @@ class CptRun:
         norm: Any = torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound)
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
-    def _record_step(self, loss: float, rate: float, norm: float, tokens_per_second: float) -> None:
-        if not math.isfinite(loss):
+    def _group_norms(self) -> dict[str, float]:
+        """Norm of each group's gradient before clipping; groups that have none are left out."""
+        norms = {}
+        for group in GROUPS:
+            grads = [p.grad for name, p in self.module.named_parameters() if group_of(name) == group]
+            if found := [grad for grad in grads if grad is not None]:
+                norm: Any = torch.nn.utils.get_total_norm(found)
+                norms[group] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        return norms
+
+    def _nonfinite(self, loss: float, norm: float) -> None:
+        """Records a step that left the weights as they were; raises where the run is to stop, or skips too often."""
+        self.skipped += 1
+        stop = self.config.run.on_nonfinite == "stop" or self.skipped == MOST_SKIPPED
+        values = {"loss": str(loss), "gradient_norm": str(norm)}  # as text: JSON has no NaN
+        action = "stop" if stop else "skip"
+        self.metrics.write(
+            {"kind": "nonfinite", "step": self.step, "seconds": self.seconds, "action": action, **values}
+        )
+        log.warning("step %d: loss %s, gradient norm %s: weights left as they were", self.step, loss, norm)
+        if stop:
             raise ConfigError(
-                f"the loss of step {self.step} is {loss}: training diverged; start a new run with a smaller "
-                f"--learning-rate (now {self.config.optimiser.learning_rate:g}) or a longer --warmup-steps"
+                f"at step {self.step} the loss is {loss} and the gradient's norm {norm}"
+                + (f", after {self.skipped} such steps in a row" if self.skipped > 1 else "")
+                + ": training diverged; start a new run with a smaller --learning-rate (now "
+                f"{self.config.optimiser.learning_rate:g}) or a longer --warmup-steps, or leave single steps out with "
+                "--on-nonfinite skip"
             )
+
+    def _record_step(
+        self, loss: float, rate: float, norm: float, norms: dict[str, float], tokens_per_second: float
+    ) -> None:
         self.metrics.write(
             {
                 "kind": "step",
@@ -198,6 +233,7 @@ class CptRun:
                 "loss": loss,
                 "learning_rate": rate,
                 "gradient_norm": norm,
+                "gradient_norms": norms,
                 "tokens": self.tokens,
                 "positions": tokens_to_positions(self.tokens, self.streams),
                 "tokens_per_second": tokens_per_second,
@@ -269,7 +305,7 @@ class CptRun:
             "settings": self._trajectory(),
         }
         path = checkpoint.save(
-            self.out, self.module, self.optimiser, state, self.world, keep=self.config.run.keep_checkpoints
+            self.out, self.module, self.optimisers, state, self.world, keep=self.config.run.keep_checkpoints
         )
         log.info("checkpoint %s", path)
 

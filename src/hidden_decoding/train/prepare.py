@@ -23,8 +23,10 @@ from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train.config import CptConfig
 from hidden_decoding.train.corpus import Corpus, load_corpus
-from hidden_decoding.train.data import PackedRows, hold_out
+from hidden_decoding.train.data import MixedRows, PackedRows, RowStream, hold_out
+from hidden_decoding.train.optimiser import check_groups
 from hidden_decoding.train.parallelize import World
+from hidden_decoding.train.readers import find_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,12 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
     directory = resolve_model(config.model.model, config.model.revision)
     model_config = load_config(directory)
     _check_context(config, model_config)
+    check_groups(
+        config.optimiser,
+        streams=model_config.num_streams,
+        tied=bool(model_config.tie_word_embeddings),
+        processes=world.size,
+    )
     tokenizer = load_tokenizer(directory)
     _check_tokenizer(tokenizer, directory, model_config)
     world.wait()
@@ -66,6 +74,25 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
         documents=documents,
         heldout=heldout,
     )
+
+
+def row_stream(config: CptConfig, prepared: Prepared) -> RowStream | MixedRows:
+    """The run's rows: of all text as one, or of each weighted source by its share."""
+    data, corpus, documents = config.data, prepared.corpus, prepared.documents
+    sources = data.sources()
+    shares = [share for _, share in sources if share is not None]
+    if not shares:
+        return RowStream(corpus, documents, data.tokens_per_sequence, data.data_seed)
+    streams, first_file, first_document = [], 0, 0
+    for path, _ in sources:
+        files = len(find_files([path]))
+        after = first_document + sum(corpus.file_documents[first_file : first_file + files])
+        own = documents[(documents >= first_document) & (documents < after)]
+        if not len(own):
+            raise ConfigError(f"data: {path} has a weight, but no document of it is left to train on")
+        streams.append(RowStream(corpus, own, data.tokens_per_sequence, data.data_seed))
+        first_file, first_document = first_file + files, after
+    return MixedRows(streams, shares)
 
 
 def load_weights(config: CptConfig, prepared: Prepared) -> Qwen3ScaleSeqForCausalLM:
@@ -129,12 +156,19 @@ def _text(
     def corpus_of(paths: tuple[str, ...]) -> Corpus:
         if not world.first_of_host:
             world.wait()
-        corpus = load_corpus(paths, tokenizer, cache, text_key=data.text_key, progress=progress and world.first)
+        corpus = load_corpus(
+            paths,
+            tokenizer,
+            cache,
+            text_key=data.text_key,
+            skip_broken=data.on_broken == "skip",
+            progress=progress and world.first,
+        )
         if world.first_of_host:
             world.wait()
         return corpus
 
-    corpus = corpus_of(data.data)
+    corpus = corpus_of(tuple(path for path, _ in data.sources()))
     if data.heldout:
         apart = corpus_of(data.heldout)
         heldout = PackedRows(apart, np.arange(apart.documents), data.tokens_per_sequence)
