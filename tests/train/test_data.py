@@ -66,7 +66,7 @@ def test_resumed_order_equals_uninterrupted(documents, width, cut, seed):
     corpus, every = corpus_of(documents), np.arange(len(documents))
 
     def rows(stream: RowStream, count: int) -> list[list[int]]:
-        return [make_batch([place]).ids_BT[0].tolist() for place in stream.take(count)]
+        return [row.ids.tolist() for row in stream.take(count)]
 
     straight = rows(RowStream(corpus, every, width, seed), cut + 12)
     first = RowStream(corpus, every, width, seed)
@@ -179,7 +179,7 @@ def test_nothing_to_read_is_refused(tmp_path):
 
 def test_batch_counts_real_and_predicted_tokens():
     packed = PackedRows(corpus_of([[5, 6, 7], [8]]), np.arange(2), 4)
-    batch = make_batch([(packed, 0), (packed, 1)])
+    batch = make_batch([packed.row(0), packed.row(1)])
     assert batch.tokens == 6
     assert batch.predicted == 4
     assert batch.targets_BT.tolist() == [[6, 7, 0, -100], [0, -100, -100, -100]]

@@ -2,9 +2,9 @@
 
 Contract: arithmetic on a configuration; loads no torch. Counts the floor, matrix products only: decoder layers on every
 position, the head once per token, causal attention over the positions of a packed row (half of the square). A multiply
-and an add are two operations. The last layer's output projection and MLP run on last streams only, as the model does it.
-The backward pass costs twice the forward (Kaplan et al., arXiv 2001.08361); recomputed activations do not count, as in
-model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B).
+and an add are two operations. The last layer's output projection and MLP run on last streams only, as in the model.
+The backward pass costs twice the forward (Kaplan et al., arXiv 2001.08361); recomputed activations do not count, as
+usual for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B).
 
     >>> training_flops_per_token(config, tokens_per_sequence=4096)
 """

@@ -12,9 +12,9 @@ Place in the flow: after `corpus.py`; ids_BT, position_ids_BT and targets_BT go 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,48 @@ from hidden_decoding.errors import ConfigError
 from hidden_decoding.train.corpus import Corpus
 
 NO_TARGET = -100
+
+
+class Row(NamedTuple):
+    """One packed row: ids, position ids and targets, each [T], and how many of its tokens are real."""
+
+    ids: np.ndarray[Any, Any]
+    position_ids: np.ndarray[Any, Any]
+    targets: np.ndarray[Any, Any]
+    tokens: int
+
+
+class Rows(Protocol):
+    """A sequence of rows without end; `state` is plain data from which `restore` goes on at the very next row."""
+
+    def take(self, rows: int, rank: int = 0, of: int = 1) -> list[Row]:
+        """Passes over the next `rows` rows and makes those that process `rank` of `of` trains on, in order."""
+
+    def skip(self, rows: int) -> None:
+        """Passes over the next rows."""
+
+    def state(self) -> dict[str, Any]:
+        """Where the sequence stands, for a checkpoint; called by all processes."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state` was taken; refuses a state of other text or another order."""
+
+
+def fill_row(pieces: Iterable[tuple[np.ndarray[Any, Any], int | None]], width: int, end_token: int) -> Row:
+    """A row from pieces of documents, `width` ids at most: (ids, the id that follows in the document or None)."""
+    ids = np.full(width, end_token, dtype=np.int64)
+    positions = np.zeros(width, dtype=np.int64)
+    targets = np.full(width, NO_TARGET, dtype=np.int64)
+    at = 0
+    for piece, following in pieces:
+        end = at + len(piece)
+        ids[at:end] = piece
+        positions[at:end] = np.arange(len(piece))
+        targets[at : end - 1] = piece[1:]
+        if following is not None:
+            targets[end - 1] = following
+        at = end
+    return Row(ids, positions, targets, at)
 
 
 @dataclass(frozen=True)
@@ -66,34 +108,29 @@ class PackedRows:
     def __len__(self) -> int:
         return (self.tokens + self.width - 1) // self.width
 
-    def row(self, number: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
-        """ids, position ids and targets of one row, each [T], and how many of its tokens are real."""
-        start = number * self.width
-        stop = min(start + self.width, self.tokens)
-        ids = np.full(self.width, self.corpus.end_token, dtype=np.int64)
-        positions = np.zeros(self.width, dtype=np.int64)
-        targets = np.full(self.width, NO_TARGET, dtype=np.int64)
-        at = start
-        place = int(np.searchsorted(self.ends, start, side="right"))
+    def row(self, number: int) -> Row:
+        """One row, made on its own."""
+        return fill_row(self._pieces(number * self.width), self.width, self.corpus.end_token)
+
+    def _pieces(self, at: int) -> Iterator[tuple[np.ndarray[Any, Any], int | None]]:
+        stop = min(at + self.width, self.tokens)
+        place = int(np.searchsorted(self.ends, at, side="right"))
         while at < stop:
             document, document_end = self.documents[place], int(self.ends[place])
-            piece_end = min(document_end, stop)
+            end = min(document_end, stop)
             first = int(self.corpus.offsets[document + 1]) - (document_end - at)
-            inside, count = slice(at - start, piece_end - start), piece_end - at
-            ids[inside] = self.corpus.ids[first : first + count]
-            positions[inside] = np.arange(count)
-            known = count if piece_end < document_end else count - 1
-            targets[at - start : at - start + known] = self.corpus.ids[first + 1 : first + 1 + known]
-            at, place = piece_end, place + 1
-        return ids, positions, targets, stop - start
+            last = first + end - at
+            following = int(self.corpus.ids[last]) if end < document_end else None
+            yield self.corpus.ids[first:last], following
+            at, place = end, place + 1
 
 
-def make_batch(rows: Iterable[tuple[PackedRows, int]]) -> Batch:
-    """The numbered rows as one batch."""
-    made = [packed.row(number) for packed, number in rows]
+def make_batch(rows: Iterable[Row]) -> Batch:
+    """The rows as one batch."""
+    made = list(rows)
     ids, positions, targets = (torch.from_numpy(np.stack(column)) for column in list(zip(*made, strict=True))[:3])
     predicted = int((targets != NO_TARGET).sum())
-    return Batch(ids, positions, targets, sum(row[3] for row in made), predicted)
+    return Batch(ids, positions, targets, sum(row.tokens for row in made), predicted)
 
 
 class RowStream:
@@ -121,15 +158,19 @@ class RowStream:
             self._epoch = (epoch, packed, generator.permutation(len(packed)))
         return self._epoch[1:]
 
-    def take(self, rows: int) -> list[tuple[PackedRows, int]]:
+    def take(self, rows: int, rank: int = 0, of: int = 1) -> list[Row]:
         """The next rows, in order; a batch may span two epochs."""
         taken = []
-        for number in range(self.next_row, self.next_row + rows):
+        for number in range(self.next_row + rank, self.next_row + rows, of):
             epoch, cursor = divmod(number, self.rows_per_epoch)
             packed, order = self._rows_of(epoch)
-            taken.append((packed, int(order[cursor])))
+            taken.append(packed.row(int(order[cursor])))
         self.next_row += rows
         return taken
+
+    def skip(self, rows: int) -> None:
+        """Passes over the next rows."""
+        self.next_row += rows
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands, for a checkpoint."""
@@ -156,23 +197,36 @@ class RowStream:
 
 
 class MixedRows:
-    """Rows of several `RowStream`s, each getting its share of the rows as evenly as whole rows allow.
+    """Rows of several sources, each getting its share of the rows as evenly as whole rows allow.
 
-    Every row goes to the stream that is furthest behind its share, so the order needs no chance, any stretch of the
-    run has the shares asked for (within one row a stream), and the counts of rows handed out are the whole state.
+    Every row goes to the source that is furthest behind its share, so the order needs no chance, any stretch of the
+    run has the shares asked for (within one row a source), and the counts of rows handed out are the whole state.
     """
 
-    def __init__(self, streams: list[RowStream], shares: list[float]) -> None:
-        self.streams, self.shares = streams, shares
+    def __init__(self, streams: list[Any], shares: list[float]) -> None:
+        self.streams, self.shares = streams, shares  # each has `next_row` beside what `Rows` asks for
 
-    def take(self, rows: int) -> list[tuple[PackedRows, int]]:
+    def _next(self) -> Any:
+        """The source of the next row."""
+        number = sum(stream.next_row for stream in self.streams) + 1
+        behind = [share * number - stream.next_row for share, stream in zip(self.shares, self.streams, strict=True)]
+        return self.streams[behind.index(max(behind))]
+
+    def take(self, rows: int, rank: int = 0, of: int = 1) -> list[Row]:
         """The next rows, in order."""
-        taken = []
-        for _ in range(rows):
-            number = sum(stream.next_row for stream in self.streams) + 1
-            behind = [share * number - stream.next_row for share, stream in zip(self.shares, self.streams, strict=True)]
-            taken += self.streams[behind.index(max(behind))].take(1)
+        taken: list[Row] = []
+        for number in range(rows):
+            source = self._next()
+            if number % of == rank:
+                taken += source.take(1)
+            else:
+                source.skip(1)
         return taken
+
+    def skip(self, rows: int) -> None:
+        """Passes over the next rows."""
+        for _ in range(rows):
+            self._next().skip(1)
 
     def state(self) -> dict[str, Any]:
         """Where every stream stands, for a checkpoint."""

@@ -32,6 +32,7 @@ from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, read_metrics
 from hidden_decoding.train.optimiser import GROUPS, freeze, group_of, learning_rate, make_optimisers
 from hidden_decoding.train.prepare import Prepared, load_weights, prepare, row_stream
+from hidden_decoding.train.start import remove_start
 from hidden_decoding.train.zero_jump import ZeroJump
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,18 @@ def train_cpt(config: CptConfig, *, progress: bool = True, label: str = "trainin
     """Runs to the last step (or `stop_at_step`), resuming where asked; see the module's contract."""
     world = parallelize.start(config.run.device)
     try:
-        prepared = prepare(config, world, progress=progress)
-        return CptRun(config, prepared, world, progress=progress, label=label).run()
+        return train_in(world, config, progress=progress, label=label)
     finally:
         parallelize.stop(world)
+
+
+def train_in(world: parallelize.World, config: CptConfig, *, progress: bool, label: str) -> CptResult:
+    """`train_cpt` in processes that have joined already, and stay joined."""
+    prepared = prepare(config, world, progress=progress)
+    result = CptRun(config, prepared, world, progress=progress, label=label).run()
+    if result.model is not None:
+        remove_start(Path(config.run.out), world)
+    return result
 
 
 class CptRun:
@@ -80,6 +89,8 @@ class CptRun:
         self.zero_jump.check(model)
         self.module = CausalLoss(model, config.run.loss_chunk_tokens).train()
         freeze(self.module, config.optimiser)
+        if config.model.compile:
+            parallelize.compile_layers(self.module)
         parallelize.shard(self.module, world, config.run.precision)
         self.optimisers = make_optimisers(self.module, config.optimiser)
         self.step, self.tokens, self.seconds, self.skipped = 0, 0, 0.0, 0
@@ -175,7 +186,7 @@ class CptRun:
     def _passes(self) -> list[Batch]:
         """This process's rows of the step, in batches of at most `sequences_per_pass` rows."""
         run = self.config.run
-        mine = self.rows.take(run.sequences_per_step)[self.world.rank :: self.world.size]
+        mine = self.rows.take(run.sequences_per_step, self.world.rank, self.world.size)
         size = run.sequences_per_pass or len(mine)
         return [make_batch(mine[start : start + size]) for start in range(0, len(mine), size)]
 
@@ -278,7 +289,7 @@ class CptRun:
         for start in range(0, rows, size * world.size):
             # Every process makes the same number of passes; one without rows of its own runs a row that counts nothing.
             wanted = range(start + world.rank, min(start + size * world.size, rows), world.size)
-            batch = make_batch([(heldout, number) for number in (wanted or range(1))]).to(world.device)
+            batch = make_batch(heldout.row(number) for number in (wanted or range(1))).to(world.device)
             loss = self._loss(batch)
             if wanted:
                 sums += torch.tensor([float(loss), batch.predicted], dtype=torch.float64)

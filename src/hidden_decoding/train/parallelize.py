@@ -75,6 +75,12 @@ def stop(world: World) -> None:
         dist.destroy_process_group()
 
 
+def compile_layers(module: CausalLoss) -> None:
+    """Compiles each decoder layer in place, before sharding: equal layers share what was compiled."""
+    for layer in module.model.model.layers:
+        layer.compile()
+
+
 def shard(module: CausalLoss, world: World, precision: str) -> None:
     """Shards each decoder layer, then all that is left (tables, norm, head), in place. One process: nothing."""
     if world.size == 1:

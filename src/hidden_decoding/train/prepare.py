@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hidden_decoding.errors import CheckpointError, ConfigError
-from hidden_decoding.modeling.checkpoint import load_config, load_model, load_tokenizer, resolve_model
+from hidden_decoding.modeling.checkpoint import load_model, load_tokenizer
 from hidden_decoding.modeling.configuration import Qwen3ScaleSeqConfig
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
 from hidden_decoding.streams import tokens_to_positions
@@ -27,6 +27,7 @@ from hidden_decoding.train.data import MixedRows, PackedRows, RowStream, hold_ou
 from hidden_decoding.train.optimiser import check_groups
 from hidden_decoding.train.parallelize import World
 from hidden_decoding.train.readers import find_files
+from hidden_decoding.train.start import find_start, write_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,8 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
     _check_batch(config, world)
     out = Path(config.run.out)
     _check_out(out, resume=config.run.resume)
-    directory = resolve_model(config.model.model, config.model.revision)
-    model_config = load_config(directory)
+    start = find_start(config.model)
+    model_config = start.config
     _check_context(config, model_config)
     check_groups(
         config.optimiser,
@@ -60,12 +61,13 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
         tied=bool(model_config.tie_word_embeddings),
         processes=world.size,
     )
-    tokenizer = load_tokenizer(directory)
-    _check_tokenizer(tokenizer, directory, model_config)
+    tokenizer = load_tokenizer(start.directory)
+    _check_tokenizer(tokenizer, start.directory, model_config)
     world.wait()
     if world.first:
         _make_out(out, config)
     corpus, documents, heldout = _text(config, tokenizer, world, progress)
+    directory = write_start(start, out, world, progress=progress)
     return Prepared(
         directory=directory,
         model_config=model_config,
@@ -77,7 +79,13 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
 
 
 def row_stream(config: CptConfig, prepared: Prepared) -> RowStream | MixedRows:
-    """The run's rows: of all text as one, or of each weighted source by its share."""
+    """The run's rows: of all text as one, or of each weighted source by its share; past those to be skipped."""
+    rows = _rows(config, prepared)
+    rows.skip(config.data.skip_sequences)
+    return rows
+
+
+def _rows(config: CptConfig, prepared: Prepared) -> RowStream | MixedRows:
     data, corpus, documents = config.data, prepared.corpus, prepared.documents
     sources = data.sources()
     shares = [share for _, share in sources if share is not None]

@@ -59,7 +59,7 @@ class Section:
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
             value = _typed(entry.name, getattr(self, entry.name), hints[entry.name])
             object.__setattr__(self, entry.name, value)
-            if (choices := entry.metadata.get("choices")) and value not in choices:
+            if (choices := entry.metadata.get("choices")) and value not in (None, *choices):
                 raise ConfigError(f"{entry.name} is {value!r}; it must be one of {', '.join(choices)}")
         for name, (fine, allowed) in self._rules().items():
             if not fine:
