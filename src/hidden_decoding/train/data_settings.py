@@ -17,6 +17,8 @@ from typing import Any
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.train.sections import Section
 
+HUB = "hub:"
+
 
 def _source_text(entry: Any) -> Any:
     """`{path: books, weight: 2}` of a run file as `books=2`; anything else as it is."""
@@ -79,6 +81,16 @@ class DataSettings(Section):
         default=None,
         metadata={"help": "where tokenised text is kept between runs; by default inside --out", "metavar": "DIR"},
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "read --data while training, through datasets, instead of tokenising all of it first; also of a "
+            "hub, as hub:NAME[:CONFIG[:SPLIT]]"
+        },
+    )
+    lanes: int = field(
+        default=8, metadata={"help": "parts a streamed source is dealt to; a multiple of the number of processes"}
+    )
     data_seed: int = field(default=0, metadata={"help": "order of documents, and which ones are held out"})
     skip_sequences: int = field(
         default=0, metadata={"help": "packed rows to pass over first: those another run has read in this order"}
@@ -107,7 +119,16 @@ class DataSettings(Section):
         return {
             "data": (bool(self.data), "at least one file or directory (--data)"),
             "heldout_fraction": (0 <= self.heldout_fraction < 1, "from 0 to below 1"),
+            "heldout": (
+                not self.streaming or bool(self.heldout) or self.heldout_fraction == 0,
+                "files of their own where --data is streamed, or evaluation off with --heldout-fraction 0",
+            ),
             "tokens_per_sequence": (self.tokens_per_sequence >= 2, "a whole number of tokens from 2"),
+            "lanes": (self.lanes >= 1, "a whole number from 1"),
+            "streaming": (
+                self.streaming or not any(path.startswith(HUB) for path, _ in self.sources()),
+                "on for data of a hub (--streaming)",
+            ),
             "data_seed": (self.data_seed >= 0, "a whole number from 0"),
             "skip_sequences": (self.skip_sequences >= 0, "a whole number from 0"),
         }

@@ -83,7 +83,7 @@ class CptRun:
         self.out = Path(config.run.out)
         self.streams = prepared.model_config.num_streams
         torch.manual_seed(config.run.seed + world.rank)
-        self.rows = row_stream(config, prepared)  # refuses an empty source before weights are read
+        self.rows = row_stream(config, prepared, world)  # refuses an empty source before weights are read
         model = load_weights(config, prepared).to(world.device)
         self.zero_jump = ZeroJump(config.schedule.zero_jump_steps)
         self.zero_jump.check(model)
@@ -141,7 +141,7 @@ class CptRun:
             "processes": self.world.size,
             "device": str(self.world.device),
             "training_tokens_available": self.prepared.training_tokens,
-            "broken_left_out": self.prepared.corpus.broken,
+            "broken_left_out": self.prepared.corpus.broken if self.prepared.corpus else 0,
             "heldout_tokens": self.prepared.heldout.tokens if self.prepared.heldout else 0,
             "tokens_per_step": per_step,
             "positions_per_step": tokens_to_positions(per_step, self.streams),

@@ -23,11 +23,12 @@ from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train.config import CptConfig
 from hidden_decoding.train.corpus import Corpus, load_corpus
-from hidden_decoding.train.data import MixedRows, PackedRows, RowStream, hold_out
+from hidden_decoding.train.data import MixedRows, PackedRows, Rows, RowStream, hold_out
 from hidden_decoding.train.optimiser import check_groups
 from hidden_decoding.train.parallelize import World
 from hidden_decoding.train.readers import find_files
 from hidden_decoding.train.start import find_start, write_start
+from hidden_decoding.train.streaming import LaneRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,14 @@ class Prepared:
     directory: Path
     model_config: Qwen3ScaleSeqConfig
     tokenizer: Any
-    corpus: Corpus
+    corpus: Corpus | None
     documents: np.ndarray[Any, Any]
     heldout: PackedRows | None
 
     @property
-    def training_tokens(self) -> int:
-        """Tokens of the documents trained on, end tokens included."""
-        return int(self.corpus.lengths()[self.documents].sum())
+    def training_tokens(self) -> int | None:
+        """Tokens of the documents trained on, end tokens included; None where text is streamed."""
+        return None if self.corpus is None else int(self.corpus.lengths()[self.documents].sum())
 
 
 def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
@@ -78,15 +79,16 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
     )
 
 
-def row_stream(config: CptConfig, prepared: Prepared) -> RowStream | MixedRows:
+def row_stream(config: CptConfig, prepared: Prepared, world: World) -> Rows:
     """The run's rows: of all text as one, or of each weighted source by its share; past those to be skipped."""
-    rows = _rows(config, prepared)
+    rows: Rows = LaneRows(config.data, prepared.tokenizer, world) if config.data.streaming else _rows(config, prepared)
     rows.skip(config.data.skip_sequences)
     return rows
 
 
 def _rows(config: CptConfig, prepared: Prepared) -> RowStream | MixedRows:
     data, corpus, documents = config.data, prepared.corpus, prepared.documents
+    assert corpus is not None, "text that is not streamed is tokenised first"
     sources = data.sources()
     shares = [share for _, share in sources if share is not None]
     if not shares:
@@ -156,7 +158,7 @@ def _check_tokenizer(tokenizer: Any, directory: Path, model_config: Qwen3ScaleSe
 
 def _text(
     config: CptConfig, tokenizer: Any, world: World, progress: bool
-) -> tuple[Corpus, np.ndarray[Any, Any], PackedRows | None]:
+) -> tuple[Corpus | None, np.ndarray[Any, Any], PackedRows | None]:
     """The corpus, its documents to train on, and held-out rows. One process per host writes the cache."""
     data = config.data
     cache = Path(data.cache_dir) if data.cache_dir else Path(config.run.out) / "tokens"
@@ -176,10 +178,12 @@ def _text(
             world.wait()
         return corpus
 
-    corpus = corpus_of(tuple(path for path, _ in data.sources()))
+    corpus = None if data.streaming else corpus_of(tuple(path for path, _ in data.sources()))
+    heldout = None
     if data.heldout:
         apart = corpus_of(data.heldout)
         heldout = PackedRows(apart, np.arange(apart.documents), data.tokens_per_sequence)
-        return corpus, np.arange(corpus.documents), heldout
+    if corpus is None or heldout is not None:
+        return corpus, np.arange(corpus.documents if corpus else 0), heldout
     documents, held = hold_out(corpus, data.heldout_fraction, data.data_seed)
     return corpus, documents, PackedRows(corpus, held, data.tokens_per_sequence) if len(held) else None

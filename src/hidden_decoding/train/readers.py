@@ -34,7 +34,7 @@ class Broken:
         self.skip = skip
         self.count = 0
 
-    def found(self, file: Path, place: str, what: str, cause: Exception | None = None) -> None:
+    def found(self, file: Path | str, place: str, what: str, cause: Exception | None = None) -> None:
         """Reports one broken place; raises `ConfigError` unless broken text is skipped."""
         if not self.skip:
             raise ConfigError(
