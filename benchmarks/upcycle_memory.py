@@ -14,20 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 import torch
-import transformers
 
+from hidden_decoding.bench.record import write_record
 from hidden_decoding.modeling.checkpoint import expected_tensors, load_config, tensor_index, verify_checkpoint
 from hidden_decoding.modeling.safetensors_file import SafetensorsWriter, TensorSpec, tensor_chunks
 
@@ -164,28 +162,6 @@ def check(base: Path, out: Path, *, noisy: bool) -> int:
     return len(tables)
 
 
-def commit() -> dict:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain", "--", "../src")),
-    }
-
-
-def machine() -> dict:
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cores": os.cpu_count(),
-        "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.system(),
-        "load_before": os.getloadavg()[0],
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="8b")
@@ -197,15 +173,8 @@ def main() -> None:
     args.scratch.mkdir(parents=True, exist_ok=True)
     record = {
         "benchmark": "upcycle_memory",
-        "command": " ".join(["python", "benchmarks/upcycle_memory.py", *shown_arguments(args)]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **commit(),
-        "machine": machine(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load_before": os.getloadavg()[0],
         "shape": {"name": args.shape, **COMMON, **SHAPES[args.shape]},
         "streams": args.streams,
     }
@@ -220,8 +189,8 @@ def main() -> None:
     for run in record["runs"]:
         run["share_of_copy_floor"] = round(run["mb_per_second"] / record["copy_floor_median_mb_per_second"], 3)
         run["peak_rss_anon_under_3_gb"] = run["peak_rss_anon"] < LIMIT_ANONYMOUS
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    # The scratch directory is a path of this machine.
+    write_record(args.out, record, command=" ".join(["upcycle_memory.py", *shown_arguments(args)]))
     report(record)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hidden_decoding import LocalEngine, SamplingParams
 from hidden_decoding.engines.local.int8_linear import Int8Linear
 from hidden_decoding.engines.local.packed_linear import PackedLinear
 from hidden_decoding.engines.local.weights import HostTable, load_for_computing
-from hidden_decoding.errors import CheckpointError
+from hidden_decoding.errors import CheckpointError, ConfigError
 from hidden_decoding.modeling.checkpoint import load_model
 from tests.engines.test_local_engine import GREEDY, prompts
 from tests.support import LOGIT_TOLERANCE, BruteForce, assert_same_greedy, save_tiny_checkpoint, tiny_model
@@ -107,6 +108,22 @@ def test_a_broken_checkpoint_is_refused_before_loading(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         LocalEngine(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        ({"stream_attention": ["intra", "full", "full"]}, {}, "stream_attention"),
+        ({}, {"max_model_len": 257}, "257 tokens = 514 positions"),
+        ({}, {"device": "cuda" if not torch.cuda.is_available() else "mps"}, "finds no such device"),
+    ],
+)
+def test_what_the_config_rules_out_is_refused_before_any_weight(tmp_path, changes, options, words):
+    """There are no weights here: looking for them would be another error."""
+    config = {**tiny_model(2).config.to_dict(), **changes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=words):
+        LocalEngine(tmp_path, **options)
 
 
 MEASURE = """

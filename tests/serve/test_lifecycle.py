@@ -163,6 +163,7 @@ def test_the_printed_curl_works_and_an_interrupt_exits_at_once(tiny_checkpoint):
         (["MODEL", "--kv-cache-memory-bytes", "100000GiB"], "are free"),
         (["MODEL", "--", "--tensor-parallel-size", "2"], "before the bare --"),
         (["MODEL", "--host", "999.1.1.1"], "--host"),
+        (["MODEL", "--device", "mps"], "finds no such device"),
     ],
 )
 def test_one_clear_line_and_exit_code_2(tiny_checkpoint, flags, message):

@@ -32,14 +32,14 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values), "count": len(values)}
 
 
-def environment() -> dict[str, Any]:
-    """Machine, versions and commit of this run."""
+def environment(command: str | None = None) -> dict[str, Any]:
+    """Machine, versions and commit of this run; `command` where the words typed hold paths of one machine."""
     import torch
     import transformers
 
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -51,10 +51,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_record(path: Path, results: dict[str, Any]) -> None:
+def write_record(path: Path, results: dict[str, Any], *, command: str | None = None) -> None:
     """Writes the environment and the results; overwrites an older record of the same name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"environment": environment(), **results}, indent=1) + "\n", encoding="utf-8")
+    record = {"environment": environment(command), **results}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _commit() -> str:

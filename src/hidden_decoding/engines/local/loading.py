@@ -28,10 +28,16 @@ SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penal
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA when there is one, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`auto` takes CUDA when there is one, else the CPU. Raises `ConfigError` for a device this machine lacks."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if present["cuda"] else "cpu")
+    if not present.get(name, True):
+        raise ConfigError(
+            f"--device {name} is not there: PyTorch {torch.__version__} finds no such device on this machine; "
+            "use --device auto, and see hidden-decoding doctor"
+        )
+    return torch.device(name)
 
 
 def read_generation_config(directory: Path | None) -> dict[str, Any]:
@@ -58,6 +64,23 @@ def refuse_stream_attention(config: Qwen3ScaleSeqConfig) -> None:
         raise ConfigError(
             "stream_attention in config.json gives layers stream-factorised attention, which the local engine does not "
             "compute; run this checkpoint with transformers: Qwen3ScaleSeqForCausalLM.from_pretrained(...).generate"
+        )
+
+
+def refuse_early(model_config: Qwen3ScaleSeqConfig, config: EngineConfig) -> None:
+    """Everything that `config.json` and the settings alone rule out; needs no weights."""
+    refuse_stream_attention(model_config)
+    refuse_long_context(model_config, config.max_model_len)
+
+
+def refuse_long_context(model_config: Qwen3ScaleSeqConfig, asked: int | None) -> None:
+    """A context beyond the checkpoint's is a `ConfigError`; `asked` counts tokens."""
+    n, limit = model_config.num_streams, model_config.max_tokens
+    if asked is not None and asked > limit:
+        raise ConfigError(
+            f"--max-model-len asks for {asked} tokens = {tokens_to_positions(asked, n)} positions, but the model's "
+            f"context is {limit} tokens = {model_config.max_position_embeddings} positions (n = {n}); "
+            f"use at most {limit}"
         )
 
 
@@ -121,17 +144,11 @@ def kv_capacity_tokens(
 
 def context_tokens_of(model_config: Qwen3ScaleSeqConfig, config: EngineConfig, capacity_tokens: int) -> int:
     """Longest sequence in tokens: what was asked for, else the checkpoint's context, within the KV pool."""
-    n, limit = model_config.num_streams, model_config.max_tokens
     asked = config.max_model_len
-    if asked is not None and asked > limit:
-        raise ConfigError(
-            f"--max-model-len asks for {asked} tokens = {tokens_to_positions(asked, n)} positions, but the model's "
-            f"context is {limit} tokens = {model_config.max_position_embeddings} positions (n = {n}); "
-            f"use at most {limit}"
-        )
+    refuse_long_context(model_config, asked)
     if asked is not None and asked > capacity_tokens:
         raise CapacityError(
             f"--max-model-len asks for {asked} tokens, but the KV cache holds {capacity_tokens}; "
             "raise --kv-cache-memory-bytes or lower --max-model-len"
         )
-    return min(asked or limit, capacity_tokens)
+    return min(asked or model_config.max_tokens, capacity_tokens)

@@ -16,6 +16,7 @@ from torch.nn.functional import embedding
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from hidden_decoding.engines.local.int8_linear import Int8Linear
+from hidden_decoding.engines.local.loading import refuse_early
 from hidden_decoding.engines.local.packed_linear import PackedLinear, packing_available
 from hidden_decoding.errors import CapacityError
 from hidden_decoding.modeling.checkpoint import load_config, torch_dtype, verify_checkpoint
@@ -63,8 +64,10 @@ def linear_form(config: EngineConfig, num_streams: int) -> str:
 
 
 def load_for_engine(directory: Path, config: EngineConfig, device: torch.device) -> Qwen3ScaleSeqForCausalLM:
-    """The model as the engine's settings want it."""
-    linear = linear_form(config, load_config(directory).num_streams)
+    """The model as the engine's settings want it. What `config.json` already rules out is refused before any weight."""
+    model_config = load_config(directory)
+    refuse_early(model_config, config)
+    linear = linear_form(config, model_config.num_streams)
     return load_for_computing(
         directory, dtype=config.dtype, device=device, stream_tables=config.stream_tables, linear=linear
     )
