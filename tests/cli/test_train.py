@@ -93,11 +93,11 @@ def test_missing_model_data_and_file_say_which_flag(capsys, tmp_path):
 
 
 def test_every_recipe_is_valid():
-    from hidden_decoding.cli.train import read_run_file
-    from hidden_decoding.train.config import CptConfig
+    from hidden_decoding.cli.run_file import read_run_file
+    from hidden_decoding.train.config import SECTIONS, CptConfig
 
     recipes = sorted(RECIPES.glob("cpt-*.yaml"))
     assert recipes
     for recipe in recipes:
-        given = {key: value for section in read_run_file(recipe).values() for key, value in section.items()}
+        given = {key: value for section in read_run_file(recipe, SECTIONS).values() for key, value in section.items()}
         CptConfig.build(**{"model": "m", "data": ("d",), "out": "o", **given})
