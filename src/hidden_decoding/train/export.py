@@ -34,22 +34,40 @@ def export_model(module: CausalLoss, prepared: Prepared, config: CptConfig, worl
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights: dict[str, Any] = get_model_state_dict(module.model, options=options)
     if world.first:
-        dtype = _export_dtype(prepared, config)
-        with staged_directory(out, overwrite=False) as partial:
-            _write(partial, weights, prepared, dtype)
+        write_model(out, weights, prepared.directory, config.run.export_dtype)
     world.wait()
     return out
 
 
-def _export_dtype(prepared: Prepared, config: CptConfig) -> torch.dtype:
-    start = load_config(prepared.directory)
-    if config.run.export_dtype != "source":
-        return torch_dtype(config.run.export_dtype, start)
-    return torch_dtype("auto", start, verify_checkpoint(prepared.directory, start))
+def write_model(
+    out: Path,
+    weights: dict[str, torch.Tensor],
+    start: Path,
+    export_dtype: str,
+    *,
+    generation: dict[str, Any] | None = None,
+) -> None:
+    """Writes `weights` as the directory `out`; all else, and the dtype `source`, is the starting checkpoint's.
+
+    `generation` goes over the start's `generation_config.json`.
+    """
+    with staged_directory(out, overwrite=False) as partial:
+        _write(partial, weights, start, _export_dtype(start, export_dtype))
+        if generation:
+            path = partial / "generation_config.json"
+            before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            path.write_text(json.dumps({**before, **generation}, indent=2) + "\n", encoding="utf-8")
 
 
-def _write(directory: Path, weights: dict[str, torch.Tensor], prepared: Prepared, dtype: torch.dtype) -> None:
-    model_config = load_config(prepared.directory)
+def _export_dtype(start: Path, name: str) -> torch.dtype:
+    config = load_config(start)
+    if name != "source":
+        return torch_dtype(name, config)
+    return torch_dtype("auto", config, verify_checkpoint(start, config))
+
+
+def _write(directory: Path, weights: dict[str, torch.Tensor], start: Path, dtype: torch.dtype) -> None:
+    model_config = load_config(start)
     model_config.dtype = dtype
     if model_config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
@@ -60,7 +78,7 @@ def _write(directory: Path, weights: dict[str, torch.Tensor], prepared: Prepared
         lambda name: [weights[name].to(dtype).contiguous().flatten().view(torch.uint8).numpy().data],
         max_shard_bytes=ExportConfig().max_shard_bytes,
     )
-    copy_companions(prepared.directory, directory)
+    copy_companions(start, directory)
     write_remote_code(directory)
     text = json.dumps(published_config_dict(model_config), indent=2) + "\n"
     (directory / CONFIG_FILE).write_text(text, encoding="utf-8")

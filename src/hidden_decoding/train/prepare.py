@@ -52,10 +52,10 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
     """Checks the run and reads its text; called by all processes."""
     _check_batch(config, world)
     out = Path(config.run.out)
-    _check_out(out, resume=config.run.resume)
+    check_out(out, resume=config.run.resume)
     start = find_start(config.model)
     model_config = start.config
-    _check_context(config, model_config)
+    check_context(config.data.tokens_per_sequence, model_config)
     check_groups(
         config.optimiser,
         streams=model_config.num_streams,
@@ -63,7 +63,7 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
         processes=world.size,
     )
     tokenizer = load_tokenizer(start.directory)
-    _check_tokenizer(tokenizer, start.directory, model_config)
+    check_tokenizer(tokenizer, start.directory, model_config)
     world.wait()
     if world.first:
         _make_out(out, config)
@@ -122,7 +122,8 @@ def _check_batch(config: CptConfig, world: World) -> None:
         )
 
 
-def _check_out(out: Path, *, resume: bool) -> None:
+def check_out(out: Path, *, resume: bool) -> None:
+    """Refuses a directory that holds a run which is not to be resumed."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file, not a directory; name another")
     if (out / "model").exists():
@@ -136,8 +137,9 @@ def _make_out(out: Path, config: CptConfig) -> None:
     (out / "run.json").write_text(json.dumps(config.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def _check_context(config: CptConfig, model_config: Qwen3ScaleSeqConfig) -> None:
-    tokens, n = config.data.tokens_per_sequence, model_config.num_streams
+def check_context(tokens: int, model_config: Qwen3ScaleSeqConfig) -> None:
+    """Refuses rows of more tokens than the model reads."""
+    n = model_config.num_streams
     if tokens > model_config.max_tokens:
         raise ConfigError(
             f"tokens_per_sequence is {tokens}, which at n = {n} are {tokens_to_positions(tokens, n)} positions, "
@@ -146,7 +148,8 @@ def _check_context(config: CptConfig, model_config: Qwen3ScaleSeqConfig) -> None
         )
 
 
-def _check_tokenizer(tokenizer: Any, directory: Path, model_config: Qwen3ScaleSeqConfig) -> None:
+def check_tokenizer(tokenizer: Any, directory: Path, model_config: Qwen3ScaleSeqConfig) -> None:
+    """Refuses a directory without a tokenizer, or with one that is not the model's."""
     if tokenizer is None:
         raise CheckpointError(f"{directory} has no tokenizer (tokenizer.json), and text cannot be read without one")
     if len(tokenizer) > model_config.vocab_size:

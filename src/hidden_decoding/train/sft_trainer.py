@@ -1,0 +1,189 @@
+"""TRL's SFTTrainer with what our runs need: exact held-out loss, records, checkpoints that are complete or ignored.
+
+Contract: the training step, its loss (the mean over all tokens that carry loss of a step, whatever the number of
+passes and processes) and gradients are TRL's own. `heldout_loss` is the same forward, summed over tokens. The recorder
+writes `metrics.jsonl` as `train cpt` does, evaluates, and marks a checkpoint complete when all of it is written;
+`complete_checkpoints` sees no other.
+
+Place in the flow: between `sft.py`, which sets it up, and TRL.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from hidden_decoding.errors import ConfigError
+from hidden_decoding.streams import tokens_to_positions
+from hidden_decoding.train.metrics import Metrics, peak_memory_bytes
+from hidden_decoding.train.optimiser import learning_rate
+from hidden_decoding.train.sft_config import SftConfig
+
+MARK = "complete.json"  # holds the settings of the run; written last
+
+
+class ChatTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that counts what a step read, and evaluates exactly."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.step_tokens, self.step_learned, self.step_rows = 0, 0, 0
+        super().__init__(*args, **kwargs)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """One forward and backward pass; remembers how many tokens it had, and a checksum of them."""
+        ids = inputs["input_ids"]
+        self.step_tokens += ids.numel()
+        self.step_learned += int((inputs["labels"][:, 1:] >= 0).sum())
+        self.step_rows = zlib.crc32(ids.cpu().numpy().tobytes(), self.step_rows)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    @torch.no_grad()
+    def heldout_loss(self, rows: Any) -> tuple[float, int]:
+        """Nats per token that carries loss, over all `rows`, and how many those are; called by all processes."""
+        model = self.model_wrapped if self.is_fsdp_enabled else self.model
+        model.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        mine, others = self.accelerator.process_index, self.accelerator.num_processes
+        for start in range(0, len(rows), others):
+            # Every process makes the same number of passes; one without a row of its own counts nothing.
+            number = start + mine
+            inputs = self._prepare_inputs(self.data_collator([rows[min(number, len(rows) - 1)]]))
+            with self.compute_loss_context_manager():
+                out = model(**inputs, use_cache=False, fused_lm_head=True)
+            if number < len(rows):
+                sums += torch.stack([-out.log_probs.double().sum(), out.label_mask.double().sum()]).cpu()
+        model.train()
+        nats, tokens = self.accelerator.reduce(sums.to(self.args.device).float() if others > 1 else sums).tolist()
+        return nats / max(tokens, 1), int(tokens)
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Records, evaluations and marks of one run; `begin` is the first record's content."""
+
+    def __init__(
+        self,
+        config: SftConfig,
+        *,
+        schedule: Any,
+        streams: int,
+        heldout: Any,
+        heldout_bytes: int,
+        metrics: Metrics,
+        settings: dict[str, Any],
+        begin: dict[str, Any],
+    ) -> None:
+        self.config, self.schedule, self.streams = config, schedule, streams
+        self.heldout, self.heldout_bytes = heldout, heldout_bytes
+        self.metrics, self.settings, self.begin = metrics, settings, begin
+        self.trainer: Any = None  # set when there is one
+        self.tokens, self.learned, self.seconds, self.started, self.took = 0, 0, 0.0, 0.0, 0.0
+
+    def resume(self, totals: dict[str, Any]) -> None:
+        """Goes on counting from a checkpoint's totals."""
+        self.tokens, self.learned, self.seconds = totals["tokens"], totals["learned_tokens"], totals["seconds"]
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """The first record and evaluation of a new run."""
+        if state.global_step == 0:
+            self.metrics.write({"kind": "start", "step": 0, "seconds": 0.0, **self.begin})
+            self.evaluate(0)
+
+    def on_step_begin(self, *_args: Any, **_: Any) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stops the clock; ends the run early where asked."""
+        self.took = time.perf_counter() - self.started
+        if state.global_step == self.config.run.stop_at_step and state.global_step < self.schedule.steps:
+            control.should_training_stop = control.should_save = True
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+        """One step's record, then an evaluation if one is due."""
+        if not logs or "loss" not in logs:
+            return
+        step, loss, norm = state.global_step, float(logs["loss"]), float(logs.get("grad_norm", math.nan))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise ConfigError(
+                f"at step {step} the loss is {loss} and the gradient's norm {norm}: training diverged; start a new run "
+                f"with a smaller --learning-rate (now {self.config.optimiser.learning_rate:g}) or longer --warmup-steps"
+            )
+        self._write_step(step, loss, norm)
+        every = self.config.run.evaluate_every
+        if (every and step % every == 0) or step == self.schedule.steps:
+            self.evaluate(step)
+
+    def _write_step(self, step: int, loss: float, norm: float) -> None:
+        trainer, device = self.trainer, self.trainer.args.device
+        counts = torch.tensor([trainer.step_tokens, trainer.step_learned], device=device)
+        tokens, learned = trainer.accelerator.reduce(counts).tolist()
+        self.tokens, self.learned, self.seconds = self.tokens + tokens, self.learned + learned, self.seconds + self.took
+        self.metrics.write(
+            {
+                "kind": "step",
+                "step": step,
+                "seconds": self.seconds,
+                "loss": loss,
+                "learning_rate": learning_rate(step - 1, self.config.optimiser.learning_rate, self.schedule),
+                "gradient_norm": norm,
+                "tokens": self.tokens,
+                "learned_tokens": self.learned,
+                "positions": tokens_to_positions(self.tokens, self.streams),
+                "tokens_per_second": tokens / self.took,
+                "positions_per_second": tokens_to_positions(tokens, self.streams) / self.took,
+                "memory_bytes": peak_memory_bytes(device),
+                "rows_checksum": trainer.step_rows,
+            }
+        )
+        trainer.step_tokens, trainer.step_learned, trainer.step_rows = 0, 0, 0
+
+    def evaluate(self, step: int) -> None:
+        """Held-out loss, where there is something held out."""
+        if not len(self.heldout) or self.config.run.evaluate_every == 0:
+            return
+        started = time.perf_counter()
+        loss, tokens = self.trainer.heldout_loss(self.heldout)
+        record = {
+            "kind": "evaluation",
+            "step": step,
+            "seconds": self.seconds,
+            "heldout_loss": loss,
+            "bits_per_byte": loss / math.log(2) * tokens / max(1, self.heldout_bytes),
+            "heldout_tokens": tokens,
+            "tokens": self.tokens,
+            "positions": tokens_to_positions(self.tokens, self.streams),
+            "evaluation_seconds": time.perf_counter() - started,
+        }
+        self.metrics.write(record)
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Marks the checkpoint: all processes have written theirs."""
+        self.trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            totals = {"tokens": self.tokens, "learned_tokens": self.learned, "seconds": self.seconds}
+            text = json.dumps({"step": state.global_step, "settings": self.settings, **totals}, indent=2)
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / f".{MARK}").write_text(text + "\n", encoding="utf-8")
+            (folder / f".{MARK}").rename(folder / MARK)
+
+
+def complete_checkpoints(out: Path) -> list[Path]:
+    """Checkpoints of a run that were written to the end, oldest first."""
+    found = [path for path in (out / "checkpoints").glob("checkpoint-*") if (path / MARK).is_file()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def remove_half_written(out: Path) -> None:
+    """Deletes what an interrupted write left, so that it counts for nothing."""
+    for path in (out / "checkpoints").glob("checkpoint-*"):
+        if not (path / MARK).is_file():
+            shutil.rmtree(path)
