@@ -99,5 +99,38 @@ def test_every_recipe_is_valid():
     recipes = sorted(RECIPES.glob("cpt-*.yaml"))
     assert recipes
     for recipe in recipes:
-        given = {key: value for section in read_run_file(recipe, SECTIONS).values() for key, value in section.items()}
-        CptConfig.build(**{"model": "m", "data": ("d",), "out": "o", **given})
+        sections = read_run_file(recipe, [*SECTIONS, "stages"])
+        for stage in sections.pop("stages", None) or [{}]:
+            given = {key: value for part in (*sections.values(), *stage.values()) for key, value in part.items()}
+            CptConfig.build(**{"model": "m", "data": ("d",), "out": "o", **given})
+
+
+def test_stages_of_a_run_file_double_the_streams(run_file, tiny_checkpoint, tmp_path, capsys):
+    sections = yaml.safe_load(run_file.read_text(encoding="utf-8"))
+    sections["model"]["model"] = str(tiny_checkpoint(1))
+    sections["stages"] = [{"model": {"streams": 2}}, {"model": {"streams": 4}, "schedule": {"steps": 2}}]
+    run_file.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    assert main(["train", "cpt", "-q", "-c", str(run_file), "--json", "--learning-rate", "2e-3"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["stages"]
+    assert [(stage["streams"], stage["step"]) for stage in (first, second)] == [(2, 3), (4, 2)]
+    assert load_config(tmp_path / "run" / "model").num_streams == 4
+    used = json.loads((tmp_path / "run" / "stage-2" / "run.json").read_text(encoding="utf-8"))
+    assert used["optimiser"]["learning_rate"] == 2e-3
+    assert used["data"]["skip_sequences"] == 6
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        ([{"modle": {"streams": 2}}], "stage 1: unknown section 'modle'; did you mean 'model'"),
+        ([{"model": {"stream": 2}}], "unknown key 'stream'; did you mean 'streams'"),
+        ({"model": {"streams": 2}}, "it must be a list of sections to change"),
+    ],
+)
+def test_impossible_stages_are_one_clear_line(run_file, capsys, stages, words):
+    sections = yaml.safe_load(run_file.read_text(encoding="utf-8"))
+    run_file.write_text(yaml.safe_dump({**sections, "stages": stages}), encoding="utf-8")
+    assert main(["train", "cpt", "-q", "-c", str(run_file)]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "Traceback" not in printed.err

@@ -17,6 +17,7 @@ from hidden_decoding.cli.options import add_dataclass_arguments, from_mapping
 from hidden_decoding.errors import ConfigError
 
 Sections = dict[str, type[Any]]
+STAGES = "stages"
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, sections: Sections) -> None:
@@ -39,7 +40,30 @@ def add_run_arguments(parser: argparse.ArgumentParser, sections: Sections) -> No
 
 def built_sections(args: argparse.Namespace, sections: Sections) -> dict[str, Any]:
     """Each section's dataclass: the run file's values with the flags over them."""
-    values = read_run_file(Path(args.config), sections) if args.config else {name: {} for name in sections}
+    parsed = read_run_file(Path(args.config), [*sections]) if args.config else {}
+    return _built(args, sections, checked_sections(parsed, sections, args.config))
+
+
+def built_stages(args: argparse.Namespace, sections: Sections) -> list[dict[str, Any]]:
+    """The same for each of the run file's `stages`: its values over the file's own, and flags over both.
+
+    Empty where the file has no stages.
+    """
+    if not args.config:
+        return []
+    parsed = read_run_file(Path(args.config), [*sections, STAGES])
+    stages = parsed.pop(STAGES, None) or []
+    shared = checked_sections(parsed, sections, args.config)
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise ConfigError(f"{args.config}: stages is {stages!r}; it must be a list of sections to change, one a stage")
+    built = []
+    for number, stage in enumerate(stages, start=1):
+        changes = checked_sections(stage, sections, f"{args.config}, stage {number}")
+        built.append(_built(args, sections, {name: {**shared[name], **changes[name]} for name in sections}))
+    return built
+
+
+def _built(args: argparse.Namespace, sections: Sections, values: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for name, section in sections.items():
         given = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(section)}
         values[name] |= {key: value for key, value in given.items() if value is not None}
@@ -47,23 +71,34 @@ def built_sections(args: argparse.Namespace, sections: Sections) -> dict[str, An
     return {name: from_mapping(section, values[name], where=where) for name, section in sections.items()}
 
 
-def read_run_file(path: Path, sections: Sections) -> dict[str, dict[str, Any]]:
-    """The sections of a YAML run file; unknown ones are refused with the nearest name."""
+def read_run_file(path: Path, known: list[str]) -> dict[str, Any]:
+    """What a YAML run file holds; sections that are not known are refused with the nearest name."""
     import yaml
 
     try:
-        parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parsed: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no run file {path}; recipes/ holds examples to copy") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"run file {path} cannot be read: {error}") from error
     if not isinstance(parsed, dict):
-        raise ConfigError(f"run file {path} holds no sections; it needs {', '.join(sections)}")
+        raise ConfigError(f"run file {path} holds no sections; it needs {', '.join(known)}")
+    _refuse_unknown(parsed, known, str(path))
+    return parsed
+
+
+def checked_sections(parsed: dict[str, Any], sections: Sections, where: str) -> dict[str, dict[str, Any]]:
+    """Keys and values of every section; those left out are empty."""
+    _refuse_unknown(parsed, [*sections], where)
     for name, section in parsed.items():
-        if name not in sections:
-            near = difflib.get_close_matches(str(name), sections, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known sections: {', '.join(sections)}"
-            raise ConfigError(f"{path}: unknown section {name!r}; {hint}")
         if section is not None and not isinstance(section, dict):
-            raise ConfigError(f"{path}: section {name!r} is {section!r}; it must hold keys and values")
+            raise ConfigError(f"{where}: section {name!r} is {section!r}; it must hold keys and values")
     return {name: dict(parsed.get(name) or {}) for name in sections}
+
+
+def _refuse_unknown(parsed: dict[str, Any], known: list[str], where: str) -> None:
+    for name in parsed:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known sections: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown section {name!r}; {hint}")

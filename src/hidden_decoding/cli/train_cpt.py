@@ -1,6 +1,7 @@
 """`hidden-decoding train cpt`: continued pretraining from a run file, flags, or both (flags win).
 
 $ hidden-decoding train cpt -c recipes/cpt-small.yaml --model base-n2 --data books/ --out runs/books-n2
+$ hidden-decoding train cpt -c recipes/cpt-doubling-small.yaml --model base --data books/ --out runs/doubling
 $ torchrun --nproc-per-node 2 --no-python hidden-decoding train cpt -c run.yaml
 """
 
@@ -12,7 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hidden_decoding.cli.run_file import add_run_arguments, built_sections
+from hidden_decoding.cli.run_file import add_run_arguments, built_sections, built_stages
 from hidden_decoding.train.config import SECTIONS, CptConfig
 
 if TYPE_CHECKING:
@@ -26,17 +27,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, then prints what came of it."""
+    stages = [CptConfig(**sections) for sections in built_stages(args, SECTIONS)]
+    if stages:
+        return _run_stages(stages, args)
     config = CptConfig(**built_sections(args, SECTIONS))
-
-    from transformers.utils import logging as transformers_logging
 
     from hidden_decoding.train.loop import train_cpt
 
-    transformers_logging.disable_progress_bar()  # ours shows the training
+    _quiet_transformers()
     result = train_cpt(config, progress=not args.quiet)
     if result.records:  # only the first process has them
         print(json.dumps(summary(result)) if args.json else describe(result))
     return 0
+
+
+def _run_stages(stages: list[CptConfig], args: argparse.Namespace) -> int:
+    from hidden_decoding.train.stages import chain_stages, train_stages
+
+    _quiet_transformers()
+    results = [r for r in train_stages(chain_stages(stages), progress=not args.quiet) if r.records]
+    if results and args.json:
+        print(json.dumps({"stages": [summary(result) for result in results]}))
+    elif results:
+        print("\n\n".join(describe(result) for result in results))
+    return 0
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # ours shows the training
 
 
 def summary(result: CptResult) -> dict[str, Any]:

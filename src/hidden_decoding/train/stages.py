@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.modeling.checkpoint import load_config, resolve_model
@@ -90,8 +89,3 @@ def _link(last: Path) -> None:
     link = last.parent / "model"
     if not link.exists():
         link.symlink_to(Path(last.name) / "model", target_is_directory=True)
-
-
-def merged(sections: dict[str, dict[str, Any]], changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A run's settings with a stage's changes over them, section by section."""
-    return {name: {**section, **(changes.get(name) or {})} for name, section in sections.items()}
