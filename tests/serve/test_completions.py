@@ -273,3 +273,20 @@ def test_metrics_of_a_request_are_plausible(server):
     usage = server.openai().completions.create(model="tiny", prompt=[3], max_tokens=8, temperature=0).usage
     assert 0 < usage.metrics["ttft_ms"] < 60_000
     assert math.isfinite(usage.metrics["tokens_per_second"])
+
+
+def test_scoring_the_end_of_a_prompt(server):
+    """`logprob_start_len`: null before it, the same numbers from it on; what both prompts share is read once."""
+    prompt = [5 + 3 * index % 400 for index in range(80)]
+    body = {"prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+    with server.http() as client:
+        whole = client.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+        answer = client.post("/v1/completions", json={**body, "logprob_start_len": 70}).json()
+        bad = client.post("/v1/completions", json={**body, "logprob_start_len": -1})
+    part = answer["choices"][0]["logprobs"]
+    assert part["token_logprobs"][:70] == [None] * 70
+    assert part["token_logprobs"][70:] == pytest.approx(whole["token_logprobs"][70:], abs=1e-4)
+    assert part["tokens"] == whole["tokens"]
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 64
+    assert bad.status_code == 400
+    assert "logprob_start_len" in bad.json()["error"]["message"]

@@ -78,6 +78,7 @@ def _jobs(request: CompletionRequest, prompts: list[Prompt], state: ServerState)
                 sample=sample,
                 logprobs=request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
+                logprob_start_len=(request.logprob_start_len or 0) if request.echo else 0,
                 structured_output=structured_output(request.response_format),
             )
             jobs.append(Job(token_ids=prompt.token_ids, params=params, prompt=number, sample=sample))

@@ -121,6 +121,11 @@ class CompletionRequest(GenerationRequest):
     best_of: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Refused unless equal to n.")
     echo: bool | None = Field(default=None, description="Put the prompt before the answer.")
     logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
+    logprob_start_len: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="With echo and logprobs: first prompt token to score. Earlier ones have null, and cost nothing "
+        "when the prefix cache holds them.",
+    )
     suffix: str | None = Field(default=None, description="Refused unless empty: the models do not insert.")
     response_format: ResponseFormat | None = None
 

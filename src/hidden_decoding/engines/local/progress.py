@@ -52,7 +52,8 @@ def _take_prompt_logprobs(request: Request, result: SpanLogits) -> None:
     """Logits after token i score prompt token i + 1. What is known from before a preemption is not taken again."""
     known = request.prompt_logprobs
     assert known is not None, "only called when prompt log-probabilities were asked for"
-    first_scored = result.span.start + 1
+    # The rows are those of the span's last tokens.
+    first_scored = result.span.start + result.span.count - len(result.logits_RV) + 1
     fresh = range(max(first_scored, len(known)), min(first_scored + len(result.logits_RV), request.prompt_tokens))
     if fresh:
         rows = result.logits_RV[fresh.start - first_scored : fresh.stop - first_scored]

@@ -42,7 +42,7 @@ class Request:
     def __post_init__(self) -> None:
         self.token_ids = list(self.prompt_token_ids)
         if self.params.prompt_logprobs is not None:
-            self.prompt_logprobs = [None]
+            self.prompt_logprobs = [None] * max(1, min(self.params.logprob_start_len, self.prompt_tokens))
 
     @property
     def prompt_tokens(self) -> int:

@@ -148,7 +148,10 @@ def _reads_streams(span: Span) -> bool:
 
 
 def _rows_wanted(span: Span) -> int:
-    """How many of the span's last tokens need logits: all for prompt log-probabilities, the last to go on."""
-    if span.request.prompt_logprobs is not None and span.start < span.request.prompt_tokens - 1:
-        return span.count
-    return 1 if span.completes else 0
+    """How many of the span's last tokens need logits: those before scored prompt tokens, and the last to go on."""
+    least = 1 if span.completes else 0
+    scored = span.request.prompt_logprobs
+    if scored is None or span.start >= span.request.prompt_tokens - 1:
+        return least
+    # Token `len(scored)` is the next to be scored, by the logits of the token before it.
+    return max(least, min(span.count, span.start + span.count - len(scored) + 1))

@@ -36,6 +36,8 @@ class SamplingParams:
     logit_bias: dict[int, float] = field(default_factory=dict, metadata={"flag": False})
     logprobs: int | None = field(default=None, metadata={"flag": False})
     prompt_logprobs: int | None = field(default=None, metadata={"flag": False})
+    # First prompt token to score; what comes before it gets None, and may come from the prefix cache
+    logprob_start_len: int = field(default=0, metadata={"flag": False})
     skip_special_tokens: bool = field(default=True, metadata={"flag": False})
     include_stop_str_in_output: bool = field(default=False, metadata={"flag": False})
     # Likeliest tokens to read from every stream of each token that predicts; 0 reads no streams
@@ -64,6 +66,7 @@ class SamplingParams:
             ("stop", all(isinstance(text, str) and text for text in self.stop), "texts of at least one character"),
             ("logprobs", self.logprobs is None or 0 <= self.logprobs <= 100, "from 0 to 100"),
             ("prompt_logprobs", self.prompt_logprobs is None or 0 <= self.prompt_logprobs <= 100, "from 0 to 100"),
+            ("logprob_start_len", self.logprob_start_len >= 0, "a number of tokens from 0"),
             ("stream_lens", 0 <= self.stream_lens <= 20, "from 0 to 20"),
             (
                 "logit_bias",

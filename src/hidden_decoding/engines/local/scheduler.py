@@ -75,7 +75,10 @@ class Scheduler:
     def _admit(self, request: Request) -> bool:
         """Finds blocks for all known tokens of a waiting request, reusing a known prefix. All or nothing."""
         # The last known token must be run even when it is cached: its logits are needed.
-        reusable = 0 if request.params.prompt_logprobs is not None else len(request.token_ids) - 1
+        # A prompt token is scored by the logits of the one before it, so that one must be run too.
+        reusable = len(request.token_ids) - 1
+        if request.params.prompt_logprobs is not None:
+            reusable = min(reusable, max(request.params.logprob_start_len - 1, 0))
         shared, prefix = self.pool.match_prefix(request.token_ids, reusable)
         needed = self.pool.blocks_for(len(request.token_ids)) - len(shared)
         self.pool.share(shared)
