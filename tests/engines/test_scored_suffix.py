@@ -1,4 +1,4 @@
-"""Scoring only a prompt's end: the same numbers as scoring all of it, while the beginning comes from the prefix cache."""
+"""Scoring only a prompt's end: the numbers are those of scoring all of it, while its beginning comes from the cache."""
 
 from __future__ import annotations
 
