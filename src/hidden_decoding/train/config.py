@@ -19,6 +19,7 @@ from hidden_decoding.train.data_settings import DataSettings
 from hidden_decoding.train.sections import Section
 
 SCHEMES = ("linear", "contiguous")
+TRACKERS = ("tensorboard", "wandb", "trackio", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +195,13 @@ class RunSettings(Section):
     stop_at_step: int | None = field(
         default=None, metadata={"help": "write a checkpoint after this step and stop; the schedule still spans --steps"}
     )
+    track: str = field(
+        default="tensorboard",
+        metadata={"help": "where curves are shown, beside metrics.jsonl", "choices": TRACKERS},
+    )
+    peak_tflops: float | None = field(
+        default=None, metadata={"help": "peak of one device in TFLOP/s, for MFU; known GPUs need none"}
+    )
     on_nonfinite: str = field(
         default="stop",
         metadata={
@@ -215,6 +223,7 @@ class RunSettings(Section):
             "keep_checkpoints": (self.keep_checkpoints >= 1, "a whole number from 1"),
             "stop_at_step": (self.stop_at_step is None or self.stop_at_step >= 1, "a whole number from 1"),
             "seed": (self.seed >= 0, "a whole number from 0"),
+            "peak_tflops": (self.peak_tflops is None or self.peak_tflops > 0, "above 0"),
         }
 
 

@@ -23,16 +23,20 @@ from typing import Any
 import torch
 
 from hidden_decoding.errors import ConfigError
+from hidden_decoding.modeling.flops import training_flops_per_token
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import checkpoint, parallelize
 from hidden_decoding.train.config import CptConfig
-from hidden_decoding.train.data import Batch, PackedRows, make_batch
+from hidden_decoding.train.data import Batch, make_batch
+from hidden_decoding.train.evaluation import bits_per_byte, heldout_loss
 from hidden_decoding.train.export import export_model
 from hidden_decoding.train.loss import CausalLoss
-from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, read_metrics
+from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, peak_tflops, read_metrics
 from hidden_decoding.train.optimiser import GROUPS, freeze, group_of, learning_rate, make_optimisers
 from hidden_decoding.train.prepare import Prepared, load_weights, prepare, row_stream
 from hidden_decoding.train.start import remove_start
+from hidden_decoding.train.stream_cosine import stream_cosine
+from hidden_decoding.train.trackers import make_tracker
 from hidden_decoding.train.zero_jump import ZeroJump
 
 log = logging.getLogger(__name__)
@@ -93,6 +97,7 @@ class CptRun:
             parallelize.compile_layers(self.module)
         parallelize.shard(self.module, world, config.run.precision)
         self.optimisers = make_optimisers(self.module, config.optimiser)
+        self.flops_per_token = training_flops_per_token(prepared.model_config, config.data.tokens_per_sequence)
         self.step, self.tokens, self.seconds, self.skipped = 0, 0, 0.0, 0
         path = self.out / "metrics.jsonl"
         self.metrics = Metrics(path, steps=config.schedule.steps, label=label, active=world.first, progress=progress)
@@ -127,6 +132,8 @@ class CptRun:
             self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
             log.info("resumed %s at step %d", self.out, self.step)
         self.metrics.rewind(self.step if found is not None else None)
+        if self.world.first:
+            self.metrics.tracker = make_tracker(self.config.run.track, self.out, self.config.as_dict(), self.step)
         if found is None:
             self.metrics.write({"kind": "start", "step": 0, "seconds": 0.0, **self._about()})
             self._evaluate()
@@ -191,12 +198,14 @@ class CptRun:
         return [make_batch(mine[start : start + size]) for start in range(0, len(mine), size)]
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        cast: Any = contextlib.nullcontext()
-        if self.config.run.precision == "bf16":
-            cast = torch.autocast(self.world.device.type, dtype=torch.bfloat16)
-        with cast:
+        with self._autocast():
             loss: torch.Tensor = self.module(batch.ids_BT, batch.position_ids_BT, batch.targets_BT)
         return loss
+
+    def _autocast(self) -> Any:
+        if self.config.run.precision == "bf16":
+            return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
 
     def _clip(self) -> float:
         """Clips the whole gradient; returns its norm from before."""
@@ -236,6 +245,8 @@ class CptRun:
     def _record_step(
         self, loss: float, rate: float, norm: float, norms: dict[str, float], tokens_per_second: float
     ) -> None:
+        flops = tokens_per_second * self.flops_per_token
+        peak = self.config.run.peak_tflops or peak_tflops(self.world.device)
         self.metrics.write(
             {
                 "kind": "step",
@@ -249,6 +260,8 @@ class CptRun:
                 "positions": tokens_to_positions(self.tokens, self.streams),
                 "tokens_per_second": tokens_per_second,
                 "positions_per_second": tokens_per_second * tokens_to_positions(1, self.streams),
+                "model_flops_per_second": flops,
+                "mfu": flops / (1e12 * peak * self.world.size) if peak else None,
                 "memory_bytes": peak_memory_bytes(self.world.device),
             }
         )
@@ -263,7 +276,10 @@ class CptRun:
         self.zero_jump.before_step(self.module, self.step)
         self.module.eval()
         started = time.perf_counter()
-        loss, tokens = self._heldout_loss(heldout)
+        loss, tokens = heldout_loss(self._loss, heldout, run, self.world)
+        sample = make_batch([heldout.row(0)]).to(self.world.device)
+        with self._autocast():
+            cosine = stream_cosine(self.module, sample, self.streams)
         self.module.train()
         self.metrics.write(
             {
@@ -271,30 +287,14 @@ class CptRun:
                 "step": self.step,
                 "seconds": self.seconds,
                 "heldout_loss": loss,
-                "bits_per_byte": loss / math.log(2) * heldout.tokens / heldout.text_bytes,
+                "bits_per_byte": bits_per_byte(loss, heldout),
                 "heldout_tokens": tokens,
+                "stream_cosine": cosine,
                 "tokens": self.tokens,
                 "positions": tokens_to_positions(self.tokens, self.streams),
                 "evaluation_seconds": time.perf_counter() - started,
             }
         )
-
-    def _heldout_loss(self, heldout: PackedRows) -> tuple[float, int]:
-        """Nats per predicted token over the held-out rows, and how many tokens were predicted."""
-        run, world = self.config.run, self.world
-        rows = min(len(heldout), max(1, run.evaluate_tokens // heldout.width))
-        share = max(1, run.sequences_per_step // world.size)
-        size = run.sequences_per_pass or share
-        sums = torch.zeros(2, dtype=torch.float64)
-        for start in range(0, rows, size * world.size):
-            # Every process makes the same number of passes; one without rows of its own runs a row that counts nothing.
-            wanted = range(start + world.rank, min(start + size * world.size, rows), world.size)
-            batch = make_batch(heldout.row(number) for number in (wanted or range(1))).to(world.device)
-            loss = self._loss(batch)
-            if wanted:
-                sums += torch.tensor([float(loss), batch.predicted], dtype=torch.float64)
-        nats, predicted = world.total(sums).tolist()
-        return nats / max(predicted, 1), int(predicted)
 
     def _trajectory(self) -> dict[str, Any]:
         """The settings that decide what the next step is; a resumed run must have the same."""

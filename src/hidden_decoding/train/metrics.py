@@ -3,7 +3,9 @@
 Contract: every record has `kind` ("start", "step", "evaluation", "end"), `step` and `seconds` (of training, evaluation
 not counted, over all sessions of the run). Step records carry `loss` (nats per token), `learning_rate`,
 `gradient_norm`, `tokens`, `positions` (so far), both per second, and `memory_bytes` (peak). Evaluation records carry
-`heldout_loss` (nats per token) and `bits_per_byte`. Only the first process writes.
+`heldout_loss` (nats per token), `bits_per_byte`, and `stream_cosine` at three depths. `model_flops_per_second` counts
+as `modeling.flops` does, over all processes; `mfu` is its share of their peak, where that is known. Only the first
+process writes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hidden_decoding.train.trackers import Tracker
+
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory of this process: of the device where it is a GPU, else resident in main memory."""
@@ -26,12 +30,38 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+# Dense bfloat16 rates of the makers' data sheets, in TFLOP/s; the first name found in the device's own counts.
+PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100": 989, "GH200": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165}
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """The device's peak in TFLOP/s where it is known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((float(rate) for known, rate in PEAK_TFLOPS.items() if known in name), None)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """A step in a few words: loss, speed in tokens and positions, share of the peak, memory."""
+    parts = [f"loss {record['loss']:.3f}", f"{record['tokens_per_second']:,.0f} tokens/s"]
+    if record["positions"] != record["tokens"]:
+        parts.append(f"{record['positions_per_second']:,.0f} positions/s")
+    if record.get("mfu") is not None:
+        parts.append(f"MFU {record['mfu']:.1%}")
+    if record.get("memory_bytes"):
+        parts.append(f"{record['memory_bytes'] / 2**30:.1f} GiB")
+    return ", ".join(parts)
+
+
 class Metrics:
     """Appends records to a file and keeps the bar; both off where `active` is false."""
 
     def __init__(self, path: Path, *, steps: int, label: str, active: bool, progress: bool) -> None:
         self.path = path
         self.active = active
+        self.tracker: Tracker | None = None  # takes every record that goes to the file
+        self.heldout = ""
         self.bar = tqdm(total=steps, desc=label, unit="step", disable=not (active and progress), dynamic_ncols=True)
 
     def rewind(self, step: int | None) -> None:
@@ -48,14 +78,18 @@ class Metrics:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+        if self.tracker is not None:
+            self.tracker.record(record)
+        if "heldout_loss" in record:
+            self.heldout = f", held-out {record['heldout_loss']:.3f}"
         if record["kind"] == "step":
-            self.bar.set_postfix_str(
-                f"loss {record['loss']:.3f}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False
-            )
+            self.bar.set_postfix_str(_line(record) + self.heldout, refresh=False)
             self.bar.update(1)
 
     def close(self) -> None:
-        """Ends the bar, showing its last state."""
+        """Ends the bar, showing its last state, and the tracker."""
+        if self.tracker is not None:
+            self.tracker.close()
         self.bar.refresh()
         self.bar.close()
 

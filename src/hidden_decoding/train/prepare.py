@@ -29,6 +29,7 @@ from hidden_decoding.train.parallelize import World
 from hidden_decoding.train.readers import find_files
 from hidden_decoding.train.start import find_start, write_start
 from hidden_decoding.train.streaming import LaneRows
+from hidden_decoding.train.trackers import check_tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class Prepared:
 def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
     """Checks the run and reads its text; called by all processes."""
     _check_batch(config, world)
+    check_tracker(config.run.track)
     out = Path(config.run.out)
     check_out(out, resume=config.run.resume)
     start = find_start(config.model)
