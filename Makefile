@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo chromium test test-vllm test-sglang lint check format clean remote-code
+.PHONY: demo chromium test test-vllm test-sglang test-kernels lint check format clean remote-code
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test    the whole test suite of the main environment"
 	@echo "make test-vllm  the vLLM plugin on the real engine, on the CPU, in an environment of its own"
 	@echo "make test-sglang  the SGLang plugin, in the same way"
+	@echo "make test-kernels  the local engine's Triton kernels, by Triton's interpreter on the CPU"
 	@echo "make lint    formatting, lint and types"
 	@echo "make check   everything CI runs"
 
@@ -65,6 +66,11 @@ $(SGLANG_STAMP): pyproject.toml environments/sglang/install.sh environments/sgla
 test-sglang: $(SGLANG_STAMP)
 	HIDDEN_DECODING_TEST_ENGINE=sglang $(SGLANG_VENV)/bin/python -m pytest tests/sglang $(PYTEST_FLAGS)
 
+# The local engine's Triton kernels by Triton's interpreter, in the one environment that has Triton.
+test-kernels: $(SGLANG_STAMP)
+	HIDDEN_DECODING_TEST_ENGINE=kernels TRITON_INTERPRET=1 \
+	  $(SGLANG_VENV)/bin/python -m pytest tests/kernels $(PYTEST_FLAGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -78,7 +84,7 @@ remote-code: $(STAMP)
 	$(BIN)/python -m hidden_decoding.modeling.remote_code_generator
 
 # What CI runs, with the seconds of each part.
-CHECKS = lint test test-vllm test-sglang
+CHECKS = lint test test-vllm test-sglang test-kernels
 check:
 	@for target in $(CHECKS); do \
 	  started=$$(date +%s); \

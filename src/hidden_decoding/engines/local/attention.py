@@ -2,8 +2,9 @@
 
 The model runs one flat row of positions [1, P] in which the requests' new positions stand one after another. This
 function is registered with transformers under the name `hidden_decoding_local`; every layer calls it with its queries,
-keys and values. It stores the new keys and values in the pool, then lets each request attend to its own rows: in
-place when they lie side by side, gathered otherwise.
+keys and values. It stores the new keys and values in the pool, then lets each request attend to its own rows. Where the
+device has kernels that read pages (`paged_choice`) that is at most two calls; elsewhere one call per request: in place
+when its rows lie side by side, gathered otherwise.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hidden_decoding.engines.local.paged_decode import DecodeRows, paged_decode
-
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hidden_decoding.engines.local.kv_pool import KVPool
+    from hidden_decoding.engines.local.paged_attention import DecodeRows, PagedAttention, PromptRows
 
 ATTENTION_NAME = "hidden_decoding_local"
 
@@ -45,13 +45,34 @@ class RequestRows:
 
 
 @dataclass(kw_only=True)
+class PagedRows:
+    """The rows of a step for kernels that read pages: first the requests that add one token, then the others."""
+
+    attention: PagedAttention
+    decode: DecodeRows | None = None
+    decode_rows: int = 0  # positions of the decoding requests in the batch
+    prompt: PromptRows | None = None
+
+    def attend(self, query_HPE: Tensor, keys_KRE: Tensor, values_KRE: Tensor, scale: float) -> Tensor:
+        """[H, P, E] queries over a layer's pool -> [P, H, E]."""
+        parts = []
+        if self.decode is not None:
+            own_HPE = query_HPE[:, : self.decode_rows]
+            parts.append(self.attention.decode(own_HPE, keys_KRE, values_KRE, self.decode, scale))
+        if self.prompt is not None:
+            own_HPE = query_HPE[:, self.decode_rows :]
+            parts.append(self.attention.prompt(own_HPE, keys_KRE, values_KRE, self.prompt, scale))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@dataclass(kw_only=True)
 class StepBatch:
     """All that attention needs to know about one step; handed through the model to every layer."""
 
     pool: KVPool
     rows_P: Tensor
     requests: list[RequestRows] = field(default_factory=list)
-    decode: DecodeRows | None = None  # in place of `requests`, when every request adds one token
+    paged: PagedRows | None = None  # in place of `requests`
 
 
 def chunk_mask(new_rows: int, held_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
@@ -100,8 +121,8 @@ def local_attention(
     pool = step.pool
     pool.write(layer, step.rows_P, key[0], value[0])
     keys_KPE, values_KPE = pool.keys_LKPE[layer], pool.values_LKPE[layer]
-    if step.decode is not None:
-        return paged_decode(query[0], keys_KPE, values_KPE, step.decode, scaling).unsqueeze(0), None
+    if step.paged is not None:
+        return step.paged.attend(query[0], keys_KPE, values_KPE, scaling).unsqueeze(0), None
     attended = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
     for rows in step.requests:
         if rows.rows_S is None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hidden_decoding.engines.local.attention import StepBatch
-from hidden_decoding.engines.local.paged_decode import DecodeRows, kernel_available
+from hidden_decoding.engines.local.attention import PagedRows, StepBatch
+from hidden_decoding.engines.local.paged_attention import DecodeRows, PagedAttention
 from hidden_decoding.streams import expand_slots, tokens_to_positions
 
 if TYPE_CHECKING:
@@ -43,10 +43,19 @@ class DecodeBuffers:
     """Inputs of a decode step of up to `most_requests` requests, each adding one token."""
 
     def __init__(
-        self, pool: KVPool, *, num_streams: int, width: int, block_size: int, most_requests: int, most_tokens: int
+        self,
+        pool: KVPool,
+        attention: PagedAttention,
+        *,
+        num_streams: int,
+        width: int,
+        block_size: int,
+        most_requests: int,
+        most_tokens: int,
     ) -> None:
         device, dtype = pool.keys_LKPE.device, pool.keys_LKPE.dtype
         self.num_streams, self.block_size = num_streams, block_size
+        self.attention = attention
         self.scratch_slot = pool.scratch_slot
         self.x_1BND = torch.zeros(1, most_requests, num_streams, width, dtype=dtype, device=device)
         self.positions_1B = torch.zeros(1, most_requests, dtype=torch.int64, device=device)
@@ -81,10 +90,11 @@ class DecodeBuffers:
             new_rows=self.num_streams,
         )
         rows_P = expand_slots(self.slots_B[:bucket], self.num_streams)
+        paged = PagedRows(attention=self.attention, decode=decode, decode_rows=len(rows_P))
         return {
             "inputs_embeds": self.x_1BND[:, :bucket],
             "position_ids": self.positions_1B[:, :bucket],
-            "step": StepBatch(pool=pool, rows_P=rows_P, decode=decode),
+            "step": StepBatch(pool=pool, rows_P=rows_P, paged=paged),
         }
 
 
@@ -92,12 +102,20 @@ class DecodeGraphs:
     """Runs decode steps from `DecodeBuffers`, each bucket captured once."""
 
     def __init__(
-        self, model: Qwen3ScaleSeqForCausalLM, pool: KVPool, *, block_size: int, most_requests: int, most_tokens: int
+        self,
+        model: Qwen3ScaleSeqForCausalLM,
+        pool: KVPool,
+        attention: PagedAttention,
+        *,
+        block_size: int,
+        most_requests: int,
+        most_tokens: int,
     ) -> None:
         self.model, self.pool = model, pool
         self.buckets = bucket_sizes(most_requests)
         self.buffers = DecodeBuffers(
             pool,
+            attention,
             num_streams=model.config.num_streams,
             width=model.config.hidden_size,
             block_size=block_size,
@@ -145,16 +163,13 @@ class DecodeGraphs:
 
 
 def graphs_for(runner: ModelRunner, config: EngineConfig, most_tokens: int) -> DecodeGraphs | None:
-    """Decode graphs where the device and the settings allow them, else None; warns where that is a loss."""
-    device, head_dim = runner.device, runner.model.config.head_dim
-    if device.type != "cuda":
-        return None
-    if not kernel_available(device, head_dim):
-        log.warning("decoding without the Triton kernel (not installed, or head size %d): much slower", head_dim)
+    """Static decode steps where the device has kernels for them, else None; captured unless that fails."""
+    if runner.paged is None or runner.device.type != "cuda":
         return None
     graphs = DecodeGraphs(
         runner.model,
         runner.pool,
+        runner.paged,
         block_size=runner.block_size,
         most_requests=config.max_num_seqs,
         most_tokens=most_tokens,

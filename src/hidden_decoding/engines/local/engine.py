@@ -337,6 +337,7 @@ class LocalEngine:
             "parameters": parameter_count(self.model_config),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),
+            "attention": "request by request" if self.runner.paged is None else self.runner.paged.name,
             "context_tokens": self.max_model_len,
             "context_positions": tokens_to_positions(self.max_model_len, self.num_streams),
             "kv_cache_tokens": capacity,

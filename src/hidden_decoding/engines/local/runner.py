@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from hidden_decoding.engines.local.attention import RequestRows, StepBatch, chunk_mask, register_attention
+from hidden_decoding.engines.local.page_tables import PageTables, slots_of
+from hidden_decoding.engines.local.paged_choice import choose_paged_attention
 from hidden_decoding.engines.local.weights import HostTable
 from hidden_decoding.modeling.stream_readout import TokenReadout, read_streams
 from hidden_decoding.streams import expand_slots, split_streams, tokens_to_positions
@@ -50,6 +52,10 @@ class ModelRunner:
         self.num_streams = model.config.num_streams
         self.device = pool.keys_LKPE.device
         self.dtype = pool.keys_LKPE.dtype
+        config = model.config
+        heads = {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads}
+        # Attends to all requests at once where the device has kernels for it; None: request by request.
+        self.paged = choose_paged_attention(self.device, self.dtype, **heads, head_dim=config.head_dim)
         model.set_attn_implementation(register_attention())
 
     @torch.inference_mode()
@@ -104,6 +110,11 @@ class ModelRunner:
     def _batch(self, spans: list[Span]) -> StepBatch:
         slots = np.concatenate([self._slots(span.request, span.start, span.start + span.count) for span in spans])
         rows_P = expand_slots(torch.from_numpy(slots).to(self.device), self.num_streams)
+        if self.paged is not None:
+            tables = PageTables(
+                self.paged, num_streams=self.num_streams, block_size=self.block_size, device=self.device
+            )
+            return StepBatch(pool=self.pool, rows_P=rows_P, paged=tables.rows(spans))
         batch, tokens_before = StepBatch(pool=self.pool, rows_P=rows_P), 0
         for span in spans:
             batch.requests.append(self._request_rows(span, tokens_before))
@@ -128,9 +139,7 @@ class ModelRunner:
         )
 
     def _slots(self, request: Request, start: int, stop: int) -> np.ndarray:
-        """KV slots of tokens `start` ... `stop - 1`."""
-        tokens = np.arange(start, stop)
-        return np.asarray(request.blocks)[tokens // self.block_size] * self.block_size + tokens % self.block_size
+        return slots_of(request, self.block_size, start, stop)
 
 
 def embed(model: Qwen3ScaleSeqForCausalLM, ids_1T: torch.Tensor) -> torch.Tensor:

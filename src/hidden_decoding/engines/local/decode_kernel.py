@@ -1,6 +1,6 @@
 # ruff: noqa: ANN001, ANN202
 # mypy: ignore-errors
-"""The Triton kernel behind `paged_decode`: one program per request, KV head and share of the keys.
+"""The Triton kernel for decode steps: one program per request, KV head and share of the keys.
 
 Contract: imported only where Triton is (CUDA, or its interpreter: `TRITON_INTERPRET=1`). The H / K query heads of a KV
 head times the n rows of a token make one tile of queries, so every key and value is read once a step, whatever n.
@@ -19,7 +19,7 @@ import triton.language as tl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hidden_decoding.engines.local.paged_decode import DecodeRows
+    from hidden_decoding.engines.local.paged_attention import DecodeRows
 
 # Bytes of one tile of keys: with its values and two stages in flight, 64 KiB, which every card's shared memory holds.
 _TILE_BYTES = 16 * 1024
@@ -111,10 +111,8 @@ def shares_for(programs: int, processors: int, most_keys: int, tile_keys: int) -
     return max(1, min(-(-_WAVES * processors // programs), -(-most_keys // tile_keys), _MOST_SHARES))
 
 
-def paged_decode_kernel(
-    query_HPE: Tensor, keys_KRE: Tensor, values_KRE: Tensor, rows: DecodeRows, scale: float
-) -> Tensor:
-    """As `paged_decode`. The pool's rows must be contiguous in E, and keys and values laid out alike."""
+def decode_kernel(query_HPE: Tensor, keys_KRE: Tensor, values_KRE: Tensor, rows: DecodeRows, scale: float) -> Tensor:
+    """As `paged_attention.decode_dense`. The pool's rows must be contiguous in E, keys and values laid out alike."""
     heads, positions, width = query_HPE.shape
     kv_heads, requests = keys_KRE.shape[0], len(rows.held_B)
     assert query_HPE.stride(2) == keys_KRE.stride(2) == 1, "rows must be contiguous"
