@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hidden_decoding.errors import ConfigError
-from hidden_decoding.streams import context_tokens, tokens_to_positions
+from hidden_decoding.streams import context_tokens, positions_to_tokens, tokens_to_positions
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED_BACKENDS = ("torch_native",)
+# torch_native is tested. fa3 and triton are written from their sources and checked as far as a CPU can.
+SUPPORTED_BACKENDS = ("torch_native", "fa3", "triton")
 
 
 def streams_in(config: Any) -> int:
@@ -51,13 +52,47 @@ def kv_heads_of_a_slot(original: Callable[..., int], model_config: Any, *args: A
 
 
 def overrides(server_args: Any, hf_config: Any) -> dict[str, Any]:
-    """SGLang's hook for one architecture: refuses what cannot work, and sets nothing for one stream."""
+    """SGLang's hook for one architecture: refuses what cannot work, sets defaults that fit, leaves one stream alone."""
     n = streams_in(hf_config)
     if n == 1:
         return {}
     for reason in refusals(server_args, hf_config):
         raise ConfigError(f"{reason} (this model reads n = {n} positions per token)")
-    return {}
+    return defaults(server_args, n)
+
+
+def defaults(args: Any, num_streams: int) -> dict[str, Any]:
+    """What SGLang would choose by itself and must not, with several positions per token. What the user gave stays."""
+    from sglang.srt.arg_groups.overrides import resolving_view
+    from sglang.srt.model_executor.cuda_graph_config import Backend, Phase, with_phase
+
+    chosen, asked = resolving_view(args), getattr(args, "_raw_input", None) or {}
+    changed: dict[str, Any] = {}
+    # What Qwen3 has; SGLang knows it by the architecture's name.
+    if chosen.boundary_reduction == "auto":
+        changed["boundary_reduction"] = "ar"
+    if chosen.attention_backend is None and chosen.prefill_attention_backend is None:
+        changed["attention_backend"] = fastest_backend(chosen.device, chosen.dtype)
+    if asked.get("chunked_prefill_size") is None and (chosen.chunked_prefill_size or 0) > 0:
+        # Activations are as large as the positions are many.
+        changed["chunked_prefill_size"] = max(1, positions_to_tokens(chosen.chunked_prefill_size, num_streams))
+    graphs = chosen.cuda_graph_config
+    if graphs is not None and graphs.prefill.backend != Backend.DISABLED:
+        changed["cuda_graph_config"] = with_phase(graphs, Phase.PREFILL, backend=Backend.DISABLED)
+    for name, value in changed.items():
+        shown = "prefill graphs off" if name == "cuda_graph_config" else f"{name} = {value}"
+        logger.info("n = %d streams: %s", num_streams, shown)
+    return changed
+
+
+def fastest_backend(device: str, dtype: str) -> str:
+    """The supported attention backend that SGLang itself would prefer on this machine."""
+    import torch
+
+    if device != "cuda" or not torch.cuda.is_available():
+        return "torch_native"
+    half = dtype in {"auto", "half", "float16", "bfloat16"}
+    return "fa3" if half and torch.cuda.get_device_capability()[0] == 9 else "triton"
 
 
 def refusals(args: Any, hf_config: Any) -> list[str]:
@@ -86,6 +121,19 @@ def refusals(args: Any, hf_config: Any) -> list[str]:
         found.append("--disaggregation-mode moves slots between machines, which is not tested; drop it")
     if given("enable_two_batch_overlap"):
         found.append("--enable-two-batch-overlap splits a batch between rows, which is not tested; drop it")
+    if given("enable_deterministic_inference"):
+        found.append("--enable-deterministic-inference picks kernels that are not tested with n rows per slot; drop it")
+    if given("enable_torch_compile"):
+        found.append("--enable-torch-compile is not tested with expanded batches; drop it")
+    if given("enable_pdmux"):
+        found.append("--enable-pdmux makes several attention backends at once, which is not tested; drop it")
+    if (prefill := given("prefill_attention_backend")) != (decode := given("decode_attention_backend")):
+        found.append(
+            f"--prefill-attention-backend {prefill} and --decode-attention-backend {decode} would be two backends "
+            "under one, which is not tested; give --attention-backend"
+        )
+    if (graph := given("cuda_graph_backend_prefill")) not in {None, "disabled"}:
+        found.append(f"--cuda-graph-backend-prefill {graph} would capture prompts, which is not supported; drop it")
     if (given("kv_cache_dtype") or "auto") not in {"auto", "bf16", "bfloat16"}:
         found.append(f"--kv-cache-dtype {given('kv_cache_dtype')} is not tested with n rows per slot; use auto")
     if getattr(hf_config, "is_stream_factorised", False):

@@ -9,7 +9,6 @@ be exactly those of the configuration. Found by SGLang through `plugin`.
 from __future__ import annotations
 
 import contextlib
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,9 +20,9 @@ from sglang.srt.runtime_context import get_parallel
 from sglang.srt.utils import add_prefix
 from torch import Tensor, nn
 
-from hidden_decoding.engines.sglang.backend import OURS
+from hidden_decoding.engines.checked_weights import checked_weights
+from hidden_decoding.engines.sglang.backend import KnowsStreams
 from hidden_decoding.errors import CheckpointError
-from hidden_decoding.modeling.checkpoint import expected_tensors
 from hidden_decoding.streams import expand_positions, last_stream, merge_streams, tokens_to_positions
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class SglangScaleSeqModel(Qwen3Model):
         if n == 1:
             return super().forward(input_ids, positions, forward_batch, input_embeds, pp_proxy_tensors)
         assert input_embeds is None, "embeddings are given per token, but each stream has its own"
-        if not isinstance(get_attn_backend(), tuple(OURS.values())):
+        if not isinstance(get_attn_backend(), KnowsStreams):
             raise CheckpointError(f"attention runs in {type(get_attn_backend()).__name__}, which knows of no streams")
         x_PD = merge_streams(self.embed_streams(input_ids))
         with counting_positions(forward_batch, n):
@@ -108,24 +107,7 @@ class Qwen3ScaleSeqForCausalLM(Qwen3ForCausalLM):
 
     def load_weights(self, weights: Weights) -> None:
         """Loads the checkpoint; raises `CheckpointError` unless it holds exactly the tensors of the configuration."""
-        super().load_weights(checked_weights(weights, self.config))
-
-
-def checked_weights(weights: Weights, config: Any) -> Iterator[tuple[str, Tensor]]:
-    """Hands the tensors on and compares their names with those the configuration asks for."""
-    expected = set(expected_tensors(copy.deepcopy(config)))
-    optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    whose = f"weights for n = {config.num_streams} streams (scale_seq_times {config.scale_seq_times} in config.json)"
-    look = "compare the files with config.json: hidden-decoding inspect DIR"
-    seen: set[str] = set()
-    for name, tensor in weights:
-        if name not in expected:
-            raise CheckpointError(f"{whose} have no tensor {name}, but the checkpoint does; {look}")
-        seen.add(name)
-        yield name, tensor
-    if missing := sorted(expected - optional - seen):
-        shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-        raise CheckpointError(f"{whose} need {shown}, and the checkpoint does not hold them; {look}")
+        super().load_weights(checked_weights(weights, self.config, quantised=self.quant_config is not None))
 
 
 EntryClass = Qwen3ScaleSeqForCausalLM

@@ -8,8 +8,7 @@ names are the published ones. Weights must be exactly those of the configuration
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +19,12 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.models.qwen2 import Qwen2Model
 from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 
+from hidden_decoding.engines.checked_weights import checked_weights
 from hidden_decoding.engines.vllm.layers import VllmScaleSeqDecoderLayer
-from hidden_decoding.errors import CheckpointError
-from hidden_decoding.modeling.checkpoint import expected_tensors
-from hidden_decoding.modeling.model import EXTRA_TABLES
 from hidden_decoding.streams import expand_positions, merge_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from vllm.config import VllmConfig
     from vllm.sequence import IntermediateTensors
@@ -141,29 +138,3 @@ class VllmQwen3ScaleSeqForCausalLM(nn.Module):
         checked = checked_weights(weights, self.config, quantised=self.quant_config is not None)
         loaded: set[str] = AutoWeightsLoader(self).load_weights(checked)
         return loaded
-
-
-def checked_weights(weights: Weights, config: Any, *, quantised: bool) -> Iterator[tuple[str, Tensor]]:
-    """Hands the tensors on and compares their names with those the configuration asks for.
-
-    A quantised backbone has names of its own, which vLLM's layers know; the embedding tables are checked all the same.
-    """
-    expected = set(expected_tensors(copy.deepcopy(config)))
-    optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    seen: set[str] = set()
-    for name, tensor in weights:
-        if name not in expected and (not quantised or name.startswith(EXTRA_TABLES)):
-            raise CheckpointError(f"{_whose(config)} have no tensor {name}, but the checkpoint does; {_LOOK}")
-        seen.add(name)
-        yield name, tensor
-    required = {name for name in expected if "embed_tokens" in name} if quantised else expected - optional
-    if missing := sorted(required - seen):
-        shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-        raise CheckpointError(f"{_whose(config)} need {shown}, and the checkpoint does not hold them; {_LOOK}")
-
-
-_LOOK = "compare the files with config.json: hidden-decoding inspect DIR"
-
-
-def _whose(config: Any) -> str:
-    return f"weights for n = {config.num_streams} streams (scale_seq_times {config.scale_seq_times} in config.json)"

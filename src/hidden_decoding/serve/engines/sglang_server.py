@@ -1,6 +1,7 @@
 """`serve --engine sglang`: SGLang's own server with our plugin, and the chat page beside it on its own port.
 
-Flags of the original release may follow the bare `--`: its `--context-length` counted positions, and is divided by n.
+Flags of the original release may follow the bare `--`: its `--context-length` counted positions, and is divided by n;
+`--cuda-graph-bs` gets the name it has today.
 
     $ hidden-decoding serve path/to/checkpoint --engine sglang -- --context-length 131072 --max-running-requests 32
 """
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from hidden_decoding.engines.sglang.flags import CONTEXT, in_tokens
+from hidden_decoding.engines.sglang.flags import CONTEXT, todays_flags
 from hidden_decoding.errors import HiddenDecodingError
 from hidden_decoding.modeling.hub import resolve_model
 from hidden_decoding.modeling.inspection import inspect_checkpoint
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 SERVER_MODULE = "sglang.launch_server"
 PAGE_PORT = 8081  # where the original release has its page
-BACKEND = "--attention-backend"
 
 
 def serve_sglang(
@@ -48,12 +48,9 @@ def serve_sglang(
     flags = sglang_flags(settings, engine_config, name=model)
     directory = resolve_model(model, revision)
     found = inspect_checkpoint(directory)
-    given, lines = in_tokens(list(passed_on), found.streams)
+    given, lines = todays_flags(list(passed_on), found.streams)
     for line in lines:
         sys.stdout.write(line + "\n")
-    # The one backend that knows several rows per slot.
-    if found.streams > 1 and value_of(BACKEND, given) is None:
-        flags += [BACKEND, "torch_native"]
     if engine_config.device == "auto" and not has_gpu():
         flags += ["--device", "cpu"]
     server = EngineServer(
