@@ -27,6 +27,7 @@ VERBS = {
     "serve": ("serve", "an OpenAI-compatible server over a checkpoint"),
     "ui": ("ui", "the chat page, in front of any OpenAI-compatible server"),
     "chat": ("chat", "talk to a server in the terminal"),
+    "eval": ("eval", "the release's benchmarks on any engine, beside the published figures"),
     "bench": ("bench", "how fast the engine is, or any OpenAI-compatible server under load"),
     "export": ("export", "write a checkpoint in the published format"),
     "doctor": ("doctor", "check this machine and its installation"),
