@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo chromium test test-vllm test-sglang test-kernels lint check format clean remote-code
+.PHONY: demo chromium test test-vllm test-sglang test-kernels lint check check-extras format clean remote-code
 .DEFAULT_GOAL := help
 
 help:
@@ -79,6 +79,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Downloads metadata of every extra's packages from the index, several minutes: not part of check.
+check-extras: $(STAMP)
+	$(BIN)/python -m tests.packaging.resolve_extras
 
 remote-code: $(STAMP)
 	$(BIN)/python -m hidden_decoding.modeling.remote_code_generator

@@ -21,6 +21,7 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("project")
 
+from tests.packaging.built import Built, build, environment_with  # noqa: E402
 from tests.support import save_tiny_checkpoint  # noqa: E402
 
 # An engine's tests run in an environment of its own (make test-vllm), never together with the others; so do kernels
@@ -58,3 +59,15 @@ def tiny_checkpoint(tmp_path_factory):
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Built:
+    """The source archive and the wheel, made once."""
+    return build(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="session")
+def installed(built, tmp_path_factory) -> Path:
+    """Commands of an environment with the wheel and its dependencies, out of reach of the checkout."""
+    return environment_with(built.wheel, tmp_path_factory.mktemp("installed") / "env", dependencies=True)

@@ -46,6 +46,7 @@ class FakeHub:
             owner, name, what, *tail = rest.split("/")
             return self._api(f"{owner}/{name}", what, "/".join(tail))
         owner, name, what, commit, *file = path.removeprefix("/").split("/")
+        commit = self.names.get((f"{owner}/{name}", commit), commit)
         directory = self.commits.get((f"{owner}/{name}", commit))
         target = None if directory is None or what != "resolve" else directory.joinpath(*file)
         if target is None or not target.is_file():

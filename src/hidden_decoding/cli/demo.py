@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
         raise DependencyError(
-            f"the demonstration needs {', '.join(absent)}, not installed here; run: pip install 'hidden-decoding[dev]'"
+            f"the demonstration needs {', '.join(absent)}, not installed here; run: pip install 'hidden-decoding[demo]'"
         )
     settings = chosen(args)
     out = fresh_directory(Path(args.out))

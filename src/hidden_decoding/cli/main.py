@@ -15,6 +15,7 @@ import logging
 import sys
 
 from hidden_decoding import __version__
+from hidden_decoding.cli.missing import missing_package
 from hidden_decoding.errors import HiddenDecodingError
 
 # verb -> (module below `hidden_decoding.cli`, line for --help)
@@ -62,11 +63,18 @@ def main(argv: list[str] | None = None) -> int:
     if verb == "serve" and "--" in arguments:  # the rest belongs to the engine, whatever it looks like
         cut = arguments.index("--")
         arguments, passed_on = arguments[:cut], arguments[cut + 1 :]
-    args = build_parser(verb if verb in VERBS else "").parse_args(arguments, argparse.Namespace(engine_flags=passed_on))
-    level = logging.ERROR if args.quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(args.verbose, 2)]
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
+        parser = build_parser(verb if verb in VERBS else "")
+        args = parser.parse_args(arguments, argparse.Namespace(engine_flags=passed_on))
+        level = logging.ERROR if args.quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(args.verbose, 2)]
+        logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
         return int(args.run(args))
+    except ModuleNotFoundError as error:
+        absent = missing_package(error, verb)
+        if absent is None:
+            raise
+        print(f"error: {absent}", file=sys.stderr)
+        return 2
     except HiddenDecodingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
