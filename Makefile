@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo chromium test test-vllm test-sglang test-kernels lint check check-extras format clean remote-code
+.PHONY: demo chromium test test-vllm test-sglang test-kernels test-container lint docs reference check check-extras format clean remote-code
 .DEFAULT_GOAL := help
 
 help:
@@ -26,7 +26,9 @@ help:
 	@echo "make test-vllm  the vLLM plugin on the real engine, on the CPU, in an environment of its own"
 	@echo "make test-sglang  the SGLang plugin, in the same way"
 	@echo "make test-kernels  the local engine's Triton kernels, by Triton's interpreter on the CPU"
+	@echo "make test-container  the CPU image, built and run without Docker (root, buildah, podman)"
 	@echo "make lint    formatting, lint and types"
+	@echo "make docs    the site, into site/; make reference writes the pages that follow from the code"
 	@echo "make check   everything CI runs"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -80,6 +82,20 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Pages that restate the code; then the site, offline and with warnings as errors.
+reference: $(STAMP)
+	$(BIN)/python docs/generators
+
+docs: $(STAMP)
+	$(BIN)/python docs/generators --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Builds the CPU image and runs it: needs root, and takes several minutes the first time; not part of check.
+test-container: $(STAMP)
+	@command -v buildah podman crun debootstrap >/dev/null || { apt-get update -qq \
+	  && apt-get install -y -qq --no-install-recommends buildah podman crun debootstrap catatonit >/dev/null; }
+	HIDDEN_DECODING_TEST_CONTAINER=1 $(BIN)/python -m pytest tests/container $(PYTEST_FLAGS)
+
 # Downloads metadata of every extra's packages from the index, several minutes: not part of check.
 check-extras: $(STAMP)
 	$(BIN)/python -m tests.packaging.resolve_extras
@@ -88,7 +104,7 @@ remote-code: $(STAMP)
 	$(BIN)/python -m hidden_decoding.modeling.remote_code_generator
 
 # What CI runs, with the seconds of each part.
-CHECKS = lint test test-vllm test-sglang test-kernels
+CHECKS = lint docs test test-vllm test-sglang test-kernels
 check:
 	@for target in $(CHECKS); do \
 	  started=$$(date +%s); \
@@ -97,4 +113,4 @@ check:
 	done
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(SGLANG_VENV) $(LITELLM_VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(SGLANG_VENV) $(LITELLM_VENV) build dist site demo-out .pytest_cache .mypy_cache .ruff_cache

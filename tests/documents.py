@@ -6,12 +6,13 @@ checkpoints under the published names.
 Each fenced bash or python block carries a comment `<!-- run: KIND -->` on the line before it:
 
     lines           each line is a command that must end well, in order, in the page's directory
-    server          one command that starts a server; it stays up for the rest of the page (port 8080 becomes a free one)
+    server          one command that starts a server, which stays up for the rest of the page
     python          a program
     output          what a command prints; not run
     no, REASON      not run, and why
 
-Contract: what is run is what is written, but for ports and the changes in `SHORTER`, which only shorten. A block without a comment is an error.
+Contract: what is run is what is written, but for ports and the changes in `SHORTER`, which only shorten. A block
+without a comment is an error.
 """
 
 from __future__ import annotations
