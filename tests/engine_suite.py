@@ -6,9 +6,9 @@
     vLLM           tests/vllm/test_equivalence.py      everything
     SGLang         tests/sglang/test_equivalence.py    everything, with three attention backends
 
-An engine's module has an adapter (`Engine`), a fixture `engine` over `SHAPES`, and a class made of the parts below. Greedy
-tokens equal brute force's up to ties, log-probabilities within `FP32_ENGINE_LOGPROBS`. What is special to an engine
-(compiled graphs, two ranks, its server, negative controls) is in the same folders.
+An engine's module has an adapter (`Engine`), a fixture `engine` over `SHAPES`, and a class made of the parts below.
+Greedy tokens equal brute force's up to ties, log-probabilities within `FP32_ENGINE_LOGPROBS`. What is special to an
+engine (compiled graphs, two ranks, its server, negative controls) is in the same folders.
 """
 
 from __future__ import annotations

@@ -70,10 +70,12 @@ def train_cpt(config: CptConfig, *, progress: bool = True, label: str = "trainin
 
 def train_in(world: parallelize.World, config: CptConfig, *, progress: bool, label: str) -> CptResult:
     """`train_cpt` in processes that have joined already, and stay joined."""
-    prepared = prepare(config, world, progress=progress)
-    result = CptRun(config, prepared, world, progress=progress, label=label).run()
+    out = Path(config.run.out)
+    with checkpoint.full_disk_is_clear(out):
+        prepared = prepare(config, world, progress=progress)
+        result = CptRun(config, prepared, world, progress=progress, label=label).run()
     if result.model is not None:
-        remove_start(Path(config.run.out), world)
+        remove_start(out, world)
     return result
 
 
