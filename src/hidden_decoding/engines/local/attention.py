@@ -29,6 +29,8 @@ ATTENTION_NAME = "hidden_decoding_local"
 class RequestRows:
     """Where one request's rows are, in positions. `new` is its part of the flat batch; `held` counts old and new rows.
 
+    `groups` above 1: the query heads of a KV head attend as rows of one head, so that its keys and values are read
+    once. That needs a mask where more than one row is new, so long prompts, causal without one, go head by head.
     Held rows lie side by side in the pool from `first_row` on, unless `rows_S` names them one by one.
     """
 
@@ -36,7 +38,8 @@ class RequestRows:
     held: int
     first_row: int
     rows_S: Tensor | None = None
-    mask_PS: Tensor | None = None
+    mask_PS: Tensor | None = None  # [groups * P, S] where `groups` is above 1
+    groups: int = 1
 
     @property
     def new_rows(self) -> int:
@@ -75,15 +78,33 @@ class StepBatch:
     paged: PagedRows | None = None  # in place of `requests`
 
 
-def chunk_mask(new_rows: int, held_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    """Additive mask [new, held] for rows that end the sequence: row i sees all but the rows after it.
+def chunk_mask(
+    new_rows: int, held_rows: int, dtype: torch.dtype, device: torch.device, groups: int = 1
+) -> Tensor | None:
+    """Additive mask [groups * new, held] for rows that end the sequence: row i sees all but the rows after it.
 
-    None where SDPA needs none: a single new row sees everything, a whole prompt is plainly causal.
+    None where SDPA needs none: a single new row sees everything, a whole prompt of one group is plainly causal.
     """
-    if new_rows in (1, held_rows):
+    if new_rows == 1 or (new_rows == held_rows and groups == 1):
         return None
     closed = torch.full((new_rows, new_rows), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)
-    return torch.cat((torch.zeros(new_rows, held_rows - new_rows, dtype=dtype, device=device), closed), dim=1)
+    mask_PS = torch.cat((torch.zeros(new_rows, held_rows - new_rows, dtype=dtype, device=device), closed), dim=1)
+    return mask_PS.repeat(groups, 1)
+
+
+def _attend_grouped(
+    query_HPE: Tensor, keys_KSE: Tensor, values_KSE: Tensor, mask_PS: Tensor | None, scale: float
+) -> Tensor:
+    """As `_attend_one`, the H / K query heads of a KV head as rows of one head; the mask has a row for each of them."""
+    heads, new, width = query_HPE.shape
+    attended = scaled_dot_product_attention(
+        query_HPE.reshape(1, keys_KSE.shape[0], -1, width),
+        keys_KSE.unsqueeze(0),
+        values_KSE.unsqueeze(0),
+        attn_mask=mask_PS,
+        scale=scale,
+    )
+    return attended.view(heads, new, width).transpose(0, 1)
 
 
 def _attend_one(
@@ -130,7 +151,8 @@ def local_attention(
             keys_KSE, values_KSE = keys_KPE[:, held], values_KPE[:, held]
         else:
             keys_KSE, values_KSE = keys_KPE.index_select(1, rows.rows_S), values_KPE.index_select(1, rows.rows_S)
-        attended[rows.new] = _attend_one(query[0, :, rows.new], keys_KSE, values_KSE, rows.mask_PS, scaling)
+        attend = _attend_grouped if rows.groups > 1 else _attend_one
+        attended[rows.new] = attend(query[0, :, rows.new], keys_KSE, values_KSE, rows.mask_PS, scaling)
     return attended.unsqueeze(0), None
 
 

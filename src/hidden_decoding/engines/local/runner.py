@@ -53,6 +53,7 @@ class ModelRunner:
         self.device = pool.keys_LKPE.device
         self.dtype = pool.keys_LKPE.dtype
         config = model.config
+        self.groups = config.num_attention_heads // config.num_key_value_heads
         heads = {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads}
         # Attends to all requests at once where the device has kernels for it; None: request by request.
         self.paged = choose_paged_attention(self.device, self.dtype, **heads, head_dim=config.head_dim)
@@ -130,12 +131,14 @@ class ModelRunner:
         if not request.side_by_side:
             slots = torch.from_numpy(self._slots(request, 0, held_tokens)).to(self.device)
             rows_S = expand_slots(slots, n)
+        groups = self.groups if span.count == 1 else 1
         return RequestRows(
             new=slice(first, first + new),
             held=held,
             first_row=tokens_to_positions(request.blocks[0] * self.block_size, n),
             rows_S=rows_S,
-            mask_PS=chunk_mask(new, held, self.dtype, self.device),
+            mask_PS=chunk_mask(new, held, self.dtype, self.device, groups),
+            groups=groups,
         )
 
     def _slots(self, request: Request, start: int, stop: int) -> np.ndarray:
