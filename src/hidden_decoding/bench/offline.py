@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -19,8 +20,20 @@ if TYPE_CHECKING:
     from hidden_decoding.engines.local.engine import LocalEngine
 
 
+def fitted(workload: WorkloadConfig, engine: LocalEngine) -> WorkloadConfig:
+    """The workload with requests no longer than the model's context and ids of its vocabulary; the report says so.
+
+    Lengths that were asked for stay: where they do not fit, the engine's own refusal is the answer.
+    """
+    vocabulary = min(workload.vocab_size, engine.model_config.vocab_size)
+    asked = (workload.input_len or 1) + (workload.output_len or 1)
+    longest = min(workload.max_request_tokens, max(asked, engine.max_model_len))
+    return replace(workload, vocab_size=vocabulary, max_request_tokens=longest)
+
+
 def run_offline(engine: LocalEngine, workload: WorkloadConfig, *, progress: bool = True) -> dict[str, Any]:
     """Runs the workload to its end; keys are those of `vllm bench throughput`, and more in tokens and positions."""
+    workload = fitted(workload, engine)
     items = draw(workload)
     started = time.perf_counter()
     for item in items:
@@ -46,6 +59,8 @@ def run_offline(engine: LocalEngine, workload: WorkloadConfig, *, progress: bool
         "answer_tokens": answered,
         "answer_tokens_per_second": answered / elapsed,
         "streams": engine.num_streams,
+        "max_request_tokens": workload.max_request_tokens,
+        "vocab_size": workload.vocab_size,
         "steps": stats.steps,
         "preemptions": stats.preemptions,
     }

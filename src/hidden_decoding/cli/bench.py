@@ -15,6 +15,7 @@ from hidden_decoding.bench.serving import LoadConfig
 from hidden_decoding.bench.workload import WorkloadConfig
 from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
 from hidden_decoding.engines.local.engine_config import EngineConfig
+from hidden_decoding.modeling.hub import resolve_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +51,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
+    workload, config = from_arguments(WorkloadConfig, args), from_arguments(EngineConfig, args)
+    directory = resolve_model(args.model)  # before torch is loaded
+
     from hidden_decoding.bench.offline import run_offline
     from hidden_decoding.engines.local.engine import LocalEngine
 
-    engine = LocalEngine(args.model, from_arguments(EngineConfig, args))
-    return run_offline(engine, from_arguments(WorkloadConfig, args), progress=not (args.quiet or args.json))
+    return run_offline(LocalEngine(directory, config), workload, progress=not (args.quiet or args.json))
 
 
 def _serve(args: argparse.Namespace) -> dict[str, Any]:
