@@ -69,6 +69,10 @@ class HttpAsker:
     def check_chat(self) -> None:
         """A server says for itself whether it can chat."""
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
     # ----------------------------------------------------------------------------------------------------- talking
 
     def _send(self, method: str, url: str, body: dict[str, Any] | None = None) -> Any:

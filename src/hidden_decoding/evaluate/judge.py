@@ -48,6 +48,11 @@ class Judge:
         self.asker = asker
         self.store = Store(directory / "verdicts.jsonl")
 
+    def close(self) -> None:
+        """Closes the connections and the file of verdicts."""
+        self.asker.close()
+        self.store.close()
+
     def describe(self) -> dict[str, Any]:
         """Who judged, for the record."""
         return {"model": self.asker.model, "prompt_version": judge_prompts()["version"]}

@@ -88,7 +88,9 @@ class Opened:
 def open_model(spec: ModelSpec, engine: str, config: EvalConfig, engine_config: EngineConfig) -> Iterator[Opened]:
     """Loads or connects; closes again what was started."""
     if spec.is_url or config.base_url is not None:
-        yield _connect(spec, config)
+        opened, asker = _connect(spec, config)
+        with contextlib.closing(asker):
+            yield opened
     elif engine == "local":
         from hidden_decoding.engines.local.engine import LocalEngine
         from hidden_decoding.modeling.checkpoint import resolve_model
@@ -109,10 +111,11 @@ def open_model(spec: ModelSpec, engine: str, config: EvalConfig, engine_config: 
         with _served(directory, engine) as url:
             asker = HttpAsker(url, concurrency=config.concurrency, encode=encoder_of(directory), engine=engine)
             asker.num_streams = asker.num_streams or _streams_of(directory)
-            yield Opened(spec=spec, asker=asker, fingerprint=f"{weights_fingerprint(directory)}/{engine}")
+            with contextlib.closing(asker):
+                yield Opened(spec=spec, asker=asker, fingerprint=f"{weights_fingerprint(directory)}/{engine}")
 
 
-def _connect(spec: ModelSpec, config: EvalConfig) -> Opened:
+def _connect(spec: ModelSpec, config: EvalConfig) -> tuple[Opened, HttpAsker]:
     address, _, name = spec.name.partition("#") if spec.is_url else (config.base_url or "", "", spec.name)
     here = None if spec.is_url or not Path(name).is_dir() else Path(name)
     tokenizer = config.tokenizer or here
@@ -123,7 +126,7 @@ def _connect(spec: ModelSpec, config: EvalConfig) -> Opened:
         concurrency=config.concurrency,
         encode=None if tokenizer is None else encoder_of(tokenizer),
     )
-    return Opened(spec=spec, asker=asker, fingerprint=f"served: {asker.model}")
+    return Opened(spec=spec, asker=asker, fingerprint=f"served: {asker.model}"), asker
 
 
 def encoder_of(directory: Path) -> Encode:

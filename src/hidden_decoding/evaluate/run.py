@@ -101,10 +101,10 @@ def evaluate_model(
         opened.asker.check_chat()
     head = _head(opened, pack, config)
     _claim(directory, head)
+    judge = _judge(config, directory)
     store = Store(directory / "responses.jsonl")
     try:
         ask_all(opened, prepared, store, progress=progress)
-        judge = _judge(config, directory)
         rows, samples = [], []
         for entry in prepared:
             row, scored = _row(entry, pack, config, store, opened.asker.num_streams, judge, progress=progress)
@@ -112,6 +112,8 @@ def evaluate_model(
             samples += [sample for one in scored for sample in one.samples]
     finally:
         store.close()
+        if judge is not None:
+            judge.close()
     results = {**head, "judge": judge.describe() if judge else None, "suites": rows}
     _write_lines(directory / "samples.jsonl", samples)
     (directory / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

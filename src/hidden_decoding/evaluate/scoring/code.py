@@ -57,7 +57,7 @@ def score_code(text: str, doc: dict[str, Any]) -> Verdict:
 
 def program_in(text: str) -> str | None:
     """The program of an answer: a fenced block that defines something, else the text from its first definition on."""
-    text = without_thinking(text).partition("[DONE]")[0].rpartition("[BEGIN]")[2]
+    text = without_thinking(text).partition("[DONE]")[0].rpartition("[BEGIN]")[2].lstrip("\r\n")
     blocks = [block for block in _FENCE.findall(text) if "def " in block] or _FENCE.findall(text)
     for block in blocks or [text]:
         if (code := _parsable(block)) is not None:

@@ -32,7 +32,7 @@ def score_number(text: str, gold: str) -> Verdict:
 
 
 def final_number(text: str) -> str | None:
-    """The number a text ends on: in a box or after a marker, else the last of the last line that has one."""
+    """The number a text ends on: in a box or after a marker, else the last one of its last line."""
     text = without_thinking(text)
     if (boxed := last_boxed(text)) is not None and (numbers := _NUMBER.findall(_plain(boxed))):
         return str(numbers[-1]).strip()
@@ -41,8 +41,8 @@ def final_number(text: str) -> str | None:
         return str(numbers[0]).strip()
     if segment is not None and not after_not(segment):
         return None
-    lines = [line for line in text.splitlines() if _NUMBER.search(_plain(line))]
-    return str(_NUMBER.findall(_plain(last_line("\n".join(lines))))[-1]).strip() if lines else None
+    numbers = _NUMBER.findall(_plain(last_line(text)))
+    return str(numbers[-1]).strip() if numbers else None
 
 
 def as_fraction(text: str) -> Fraction | None:
