@@ -112,7 +112,8 @@ class DataSource:
     def label(self, name: str, subsets: list[str | None]) -> DataLabel:
         """Checks counts and content over all subsets a suite uses; raises when a published set was changed."""
         known = data_sets()[name]
-        parts = [self.splits(name, subset) for subset in subsets]
+        # In the order of their names, whatever order the tasks have: the hash must not depend on it.
+        parts = [self.splits(name, subset) for subset in sorted(subsets, key=str)]
         rows = [row for part in parts for row in part[known.asked]]
         layout = self._layout(known, subsets[0]) if self.directory else None
         version = layout.version if layout else "published"

@@ -38,6 +38,7 @@ class Suite:
     system: str | None = None
     harness_metrics: bool = False
     unresolved: bool = False
+    stops: list[str] | None = None
     override: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

@@ -107,7 +107,8 @@ def _questions(
             prompt, continuation = request.args
             yield Question(**where, choice=request.idx, prompt=prompt, continuation=continuation)
         return
-    until = [] if pack.chat else list((ready.task.config.generation_kwargs or {}).get("until") or [])[:MOST_STOPS]
+    own = suite.stops or (ready.task.config.generation_kwargs or {}).get("until") or []
+    until = [] if pack.chat else list(own)[:MOST_STOPS]
     most = asking.max_answer_tokens or suite.max_answer_tokens
     for sample in range(asking.samples or suite.samples):
         sampling = {**pack.sampling, "max_tokens": most, "stop": until}
