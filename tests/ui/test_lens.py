@@ -1,72 +1,168 @@
-"""The stream lens on the page, asked of the real local engine in a real browser."""
+"""The stream lens on the page, asked of the real local engine in a real browser: it shows the API's numbers."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
+import httpx
 import pytest
 
-from tests.serve.support import running_server
+from tests.serve.support import running_server, wait_until
+from tests.ui.browsing import ask, reload, tool, wait_for_end, watched_page
+from tests.ui.conftest import serving
 from tests.ui.pictures import picture
+
+PROMPT = "Hello"
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_checkpoint):
+    """The local engine's server with the page at `/`, n = 4."""
+    with running_server(tiny_checkpoint(4), with_page=True) as server:
+        yield server
 
 
 @pytest.fixture
-def local(tiny_checkpoint, browser):
-    """A page at `/` of the local engine's server, n = 4; console errors and foreign requests fail the test."""
-    faults: list[str] = []
-    with running_server(tiny_checkpoint(4), with_page=True) as server:
-        context = browser.new_context()
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None if urlsplit(request.url).hostname in ("127.0.0.1", None) else faults.append(request.url)
-            ),
-        )
-        page.goto(server.url)
-        page.wait_for_selector("html[data-ready]")
+def local(engine, browser):
+    with watched_page(browser, engine.url, viewport={"width": 1100, "height": 1000}) as page:
         yield page
-        context.close()
-    assert not faults
 
 
 def ask_with_lens(page, tokens: int) -> None:
+    page.click("#lens")
     page.click("#options")
-    page.get_by_label("Stream lens").check()
-    page.get_by_label("Max tokens").fill(str(tokens))
-    page.get_by_label("Max tokens").press("Tab")
-    page.click("#options")
-    page.fill("#input", "Hello")
-    page.press("#input", "Enter")
-    page.wait_for_selector("details.lens")
+    page.get_by_label("Most tokens").fill(str(tokens))
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_label("Temperature").press("Tab")
+    page.click("#close-settings")
+    ask(page, PROMPT)
 
 
-def test_every_token_shows_what_each_stream_would_have_said(local):
+def api_lens(url: str, tokens: int) -> dict:
+    body = {
+        "messages": [{"role": "user", "content": PROMPT}],
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream_lens": True,
+    }
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()["choices"][0]["stream_lens"]
+
+
+def rows(table) -> list[list[str]]:
+    return [[cell.inner_text() for cell in row.locator("th, td").all()] for row in table.locator("tbody tr").all()]
+
+
+def test_the_panel_shows_the_numbers_of_the_api(local, engine):
     ask_with_lens(local, 12)
-    local.click("details.lens > summary")
-    columns = local.locator("details.lens svg g.column")
-    count = columns.count()
-    assert 1 <= count <= 12
-    assert local.locator("details.lens svg rect.cell").count() == 4 * count
-    columns.first.click()
-    guesses = local.locator("details.lens [role=status] tbody tr")
-    assert [row.locator("th").inner_text() for row in guesses.all()] == [f"Stream {i}" for i in range(1, 5)]
-    assert guesses.last.locator("td").count() == 5
-    local.click("details.lens details summary")
-    assert local.locator("details.lens details table").first.locator("tbody tr").count() == count
-    cosines = local.locator("details.lens details table").last.locator("tbody tr")
-    assert cosines.first.locator("th").inner_text() == "embeddings"
-    assert all(row.locator("td").last.inner_text() == "1.000" for row in cosines.all())
-    picture(local, "chat-lens")
-    # It is part of the conversation, so a reload keeps it.
-    local.reload()
-    local.wait_for_selector("html[data-ready]")
-    local.wait_for_selector("details.lens", state="attached")
+    lens = api_lens(engine.url, 12)
+    count = len(lens["tokens"])
+    assert count > 1
+    buttons = local.locator(".lens .heat-map button")
+    assert buttons.count() == count
+    assert local.locator(".lens .heat-map .cell").count() == 4 * count
+
+    # Which streams would have said another token, cell by cell.
+    differs = [not stream["agrees"] for token in lens["tokens"] for stream in token["streams"]]
+    cells = local.locator(".lens .heat-map .cell")
+    assert cells.evaluate_all("all => all.map((cell) => cell.classList.contains('differs'))") == differs
+    # Colours in the order of the entropies.
+    bits = [stream["entropy_bits"] for token in lens["tokens"] for stream in token["streams"]]
+    steps = cells.evaluate_all("all => all.map((cell) => Number(cell.className.match(/heat-(\\d)/)[1]))")
+    top = max(1.0, *bits)
+    assert steps == [min(8, int(9 * value / top)) for value in bits]
+
+    # The chosen token: every stream's entropy and guesses.
+    for index in (0, count - 1):
+        buttons.nth(index).click()
+        shown = local.locator(".lens .guesses tbody tr").all()
+        for stream, row in zip(lens["tokens"][index]["streams"], shown, strict=True):
+            agrees, entropy = row.locator("td").all_inner_texts()[:2]
+            assert agrees == ("yes" if stream["agrees"] else "no")
+            assert entropy == f"{stream['entropy_bits']:.2f}"
+            assert row.locator("small").all_inner_texts() == [
+                f"{100 * guess['probability']:.1f}%" for guess in stream["top"]
+            ]
+
+    # The tables behind the pictures.
+    local.click(".lens .tables summary")
+    entropies, cosines = (rows(table) for table in local.locator(".lens .tables table").all())
+    assert [row[1:] for row in entropies] == [
+        [f"{stream['entropy_bits']:.2f} {'✓' if stream['agrees'] else '≠'}" for stream in token["streams"]]
+        for token in lens["tokens"]
+    ]
+    assert [row[0] for row in cosines] == lens["layers"]
+    assert [[float(cell) for cell in row[1:]] for row in cosines] == [
+        [pytest.approx(value, abs=5.1e-4) for value in layer] for layer in lens["cosine"]
+    ]
+    shares = local.locator(".lens .agreement dd").all_inner_texts()
+    for stream, text in enumerate(shares):
+        share = sum(token["streams"][stream]["agrees"] for token in lens["tokens"]) / count
+        assert text.strip() == f"{100 * share:.1f}%"
+    assert local.locator(".lens .depth polyline").count() == 3
 
 
-def test_a_server_without_the_lens_has_no_switch_for_it(page):
-    page.click("#options")
-    assert page.get_by_label("Stream lens").count() == 0
+def test_keys_move_over_the_map_and_a_reload_keeps_it(local):
+    ask_with_lens(local, 6)
+    buttons = local.locator(".lens .heat-map button")
+    buttons.first.focus()
+    local.keyboard.press("ArrowRight")
+    local.keyboard.press("ArrowRight")
+    assert buttons.nth(2).get_attribute("aria-pressed") == "true"
+    local.keyboard.press("End")
+    assert buttons.last.evaluate("(node) => node === document.activeElement")
+    assert local.locator(".lens .heat-map button[tabindex='0']").count() == 1
+    reload(local)
+    local.click(".lens > summary")
+    local.wait_for_selector(".lens .guesses")
+    assert buttons.count() == local.locator(".lens .heat-map button").count() > 2
+
+
+def test_the_lens_works_through_the_pages_own_server(engine, browser):
+    with serving(base_url=(f"{engine.url}/v1",)) as server, watched_page(browser, server.url) as page:
+        ask_with_lens(page, 3)
+        assert page.locator(".lens .heat-map button").count() == len(api_lens(engine.url, 3)["tokens"])
+
+
+def test_a_server_without_the_lens_has_no_switch_for_it(page, fake):
+    assert page.locator("#lens").is_hidden()
+    ask(page, "hello")
+    assert "stream_lens" not in fake.requests[-1]
+
+
+@pytest.mark.parametrize("lens", [{"streams": 2}, {"streams": 1, "tokens": [], "layers": [], "cosine": []}, 7, "x"])
+def test_a_lens_that_is_none_is_left_out(browser, page_server, fake, lens):
+    fake.lens = lens
+    with watched_page(browser, page_server.url) as page:
+        page.click("#lens")
+        ask(page, "hello")
+        assert page.inner_text(".assistant .body") == "You said hello"
+        assert page.locator(".lens").count() == 0
+
+
+def test_stop_and_continue_on_the_real_engine(local, engine):
+    local.fill("#input", "Go on for long")
+    local.press("#input", "Enter")
+    local.wait_for_selector("#speed:has-text('tokens/s')")
+    local.click("#stop")
+    wait_until(lambda: not engine.busy(), 10)
+    wait_for_end(local)
+    before = local.inner_text(".assistant .body")
+    local.click("#options")
+    local.get_by_label("Most tokens").fill("3")
+    local.get_by_label("Most tokens").press("Tab")
+    local.click("#close-settings")
+    tool(local, "Continue").click()
+    wait_for_end(local)
+    assert local.locator(".failure").count() == 0
+    assert local.inner_text(".assistant .body").startswith(before.rstrip())
+
+
+def test_picture_of_the_panel(browser, page_server, fake):
+    from tests.ui.stories import rainbow, small_lens
+
+    fake.script, fake.lens = rainbow, small_lens()
+    with watched_page(browser, page_server.url, viewport={"width": 1100, "height": 1180}) as page:
+        page.click("#lens")
+        ask(page, "Why does a rainbow have its colours in that order?")
+        page.locator(".lens .inside").scroll_into_view_if_needed()
+        page.locator(".lens .heat-map button").nth(4).click()
+        page.evaluate("document.querySelector('.lens').scrollIntoView()")
+        picture(page, "chat-lens")

@@ -257,6 +257,7 @@ class ModelCard(Answer):
     owned_by: str = "hidden-decoding"
     max_model_len: int
     streams: int
+    stream_lens: Literal[True] = True  # the request field `stream_lens` is answered; the page reads it here
 
 
 class ModelList(Answer):

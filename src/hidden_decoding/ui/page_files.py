@@ -78,19 +78,16 @@ def headers_for(content_type: str, *, any_base_url: bool = False) -> dict[str, s
     }
 
 
-def page_config(
-    apis: list[dict[str, str]], *, lens: bool = False, any_base_url: bool = False, engine: str | None = None
-) -> bytes:
+def page_config(apis: list[dict[str, str]], *, any_base_url: bool = False) -> bytes:
     """`config.json`: `apis` are `{"name", "path"}`, the path relative to the page and ending in `v1`."""
-    config: dict[str, Any] = {"apis": apis, "lens": lens, "any_base_url": any_base_url, "engine": engine}
+    config: dict[str, Any] = {"apis": apis, "any_base_url": any_base_url}
     return json.dumps(config).encode()
 
 
-def local_page(path: str) -> tuple[bytes, dict[str, str]] | None:
-    """What a server that has the API at `v1` beside the page answers: a file or `config.json`, with its headers."""
+def local_page(path: str, *, api: str = "v1") -> tuple[bytes, dict[str, str]] | None:
+    """What a server with an API of its own answers: a file or `config.json`, which names the API's path from there."""
     if path == "config.json":
-        body = page_config([{"name": "server", "path": "v1"}], engine="local", lens=True)
-        return body, headers_for("application/json")
+        return page_config([{"name": "server", "path": api}]), headers_for("application/json")
     found = page_file(path)
     return None if found is None else (found.body, headers_for(found.content_type))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hidden_decoding.ui.page_files import headers_for, page_file
+from hidden_decoding.ui.page_files import local_page
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,12 +35,13 @@ class ChatPage:
 
 
 def answer(path: str) -> Any:
-    """One file of the page; the empty path is the page itself."""
+    """One file of the page, or its configuration; the empty path is the page itself."""
     from starlette import responses
 
-    found = page_file(path)
+    found = local_page(path, api="../../v1")
     if found is None:
         text = "there is no such file in the chat page of this installation\n"
         return responses.PlainTextResponse(text, status_code=404)
-    response: Response = responses.Response(found.body, headers=headers_for(found.content_type))
+    body, headers = found
+    response: Response = responses.Response(body, headers=headers)
     return response

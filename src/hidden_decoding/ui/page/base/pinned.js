@@ -1,0 +1,33 @@
+// Keeps a scrolling box at its end while the reader is there; one who scrolls up is left where they read.
+
+const NEAR = 24; // pixels
+
+export class Pinned {
+  #atEnd = true;
+
+  /** `toEnd` is the button that leads back to the end. */
+  constructor(box, toEnd) {
+    this.box = box;
+    this.toEnd = toEnd;
+    box.addEventListener("scroll", () => this.#look(), { passive: true });
+    toEnd.addEventListener("click", () => this.jump());
+    new ResizeObserver(() => this.follow()).observe(box);
+  }
+
+  /** Call after the content has grown. */
+  follow() {
+    if (this.#atEnd) this.box.scrollTop = this.box.scrollHeight;
+    else this.#look();
+  }
+
+  jump() {
+    this.#atEnd = true;
+    this.follow();
+  }
+
+  #look() {
+    const below = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight;
+    this.#atEnd = below < NEAR;
+    this.toEnd.hidden = below < this.box.clientHeight / 3;
+  }
+}
