@@ -19,7 +19,7 @@ def watched_page(browser, url: str, *, before: Callable | None = None, **options
     """
     context = browser.new_context(**options)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)  # a busy machine must not fail a test
     faults: list[str] = []
 
     def on_console(message):
@@ -57,13 +57,13 @@ def ask(page, text: str, *, done: bool = True) -> None:
         wait_for_end(page)
 
 
-def wait_for_end(page, seconds: float = 10) -> None:
+def wait_for_end(page, seconds: float = 30) -> None:
     """Until no answer is on its way and the last one is drawn."""
     page.wait_for_selector("#send:visible", timeout=seconds * 1000)
     until(page, "!document.querySelector('#messages [aria-busy]')", seconds)
 
 
-def until(page, expression: str, seconds: float = 10) -> None:
+def until(page, expression: str, seconds: float = 30) -> None:
     """Polls until an expression holds (the page's policy forbids what Playwright's own waiting does)."""
     deadline = time.monotonic() + seconds
     while not page.evaluate(expression):

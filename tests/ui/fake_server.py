@@ -47,13 +47,16 @@ class FakeServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int = 0, *, models: tuple[str, ...] = ("fake",), script: Script = echo) -> None:
+    def __init__(
+        self, port: int = 0, *, models: tuple[str, ...] = ("fake",), script: Script = echo, cors: bool = False
+    ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[dict] = []
         self.headers: list[dict] = []
         self.cancelled = threading.Event()
         self.script = script
         self.models = models
+        self.cors = cors
         self.model_status: int | None = None  # in place of the list of models
         self.finish_reason = "stop"
         self.usage: dict | None = None
@@ -82,6 +85,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+    def end_headers(self):
+        if self.server.cors:
+            self.send_header("access-control-allow-origin", "*")
+            self.send_header("access-control-allow-headers", "*")
+        super().end_headers()
+
+    def do_OPTIONS(self):
+        self.send_response(204)
+        self.end_headers()
 
     def answer(self, status, body, **headers):
         self.send_response(status)

@@ -22,9 +22,13 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=defaults.port)
     parser.add_argument("--api-key")
     parser.add_argument("--allow-any-base-url", action="store_true")
+    parser.add_argument(
+        "--allowed-host", action="append", metavar="NAME", help="a name it is reached under (repeatable)"
+    )
     args = parser.parse_args()
+    several = {name: tuple(getattr(args, name) or ()) for name in ("base_url", "allowed_host")}
     try:
-        return run(UiConfig(**{**vars(args), "base_url": tuple(args.base_url or ())}))
+        return run(UiConfig(**{**vars(args), **several}))
     except HiddenDecodingError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -24,6 +24,9 @@ from hidden_decoding.ui.settings import UiConfig, Upstream
 
 MAX_BODY_BYTES = 32 * 2**20
 _FORWARDED = ("content-type", "accept", "authorization")
+_STRANGER = (
+    "this server answers only its own page; start it with --allowed-host NAME if it is reached under another name"
+)
 _RETURNED = ("content-type", "retry-after")
 
 
@@ -35,6 +38,9 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, config: UiConfig) -> None:
         self.config = config
         self.upstreams = {upstream.name: upstream for upstream in config.upstreams()}
+        self.names = {name.lower() for name in (*config.allowed_host, config.host)}
+        if not is_loopback(config.host):
+            self.names |= {socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
         if ":" in config.host:
             self.address_family = socket.AF_INET6
         try:
@@ -43,6 +49,17 @@ class PageServer(ThreadingHTTPServer):
             raise CapacityError(
                 f"cannot listen on {config.host} port {config.port} ({error.strerror}); choose another one with --port"
             ) from error
+
+    def is_own(self, host: str) -> bool:
+        """Whether a `host` header can be this server's: a name of somebody else's that leads here is an attack.
+
+        (DNS rebinding: the page of a site whose name suddenly means this machine would count as this server's own.)
+        """
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        return is_loopback(name) or name in self.names or (not is_loopback(self.config.host) and _is_address(name))
 
     @property
     def url(self) -> str:
@@ -62,7 +79,7 @@ class PageHandler(BaseHTTPRequestHandler):
         """A file, the configuration, or the API."""
         path = urlsplit(self.path).path
         if not self._is_own_site():
-            self._refuse(403, "this server answers only its own page")
+            self._refuse(403, _STRANGER)
         elif upstream := self._upstream(path):
             self._forward(*upstream)
         elif path == "/config.json":
@@ -79,7 +96,7 @@ class PageHandler(BaseHTTPRequestHandler):
         """The API."""
         upstream = self._upstream(urlsplit(self.path).path)
         if not self._is_own_site():
-            self._refuse(403, "this server answers only its own page")
+            self._refuse(403, _STRANGER)
         elif upstream is None:
             self._refuse(404, "there is nothing here")
         else:
@@ -91,10 +108,9 @@ class PageHandler(BaseHTTPRequestHandler):
     def _is_own_site(self) -> bool:
         """Whether the request comes from this page: else any site could use the key that this server adds."""
         host, origin = self.headers.get("host", ""), self.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return False
-        name = urlsplit(f"//{host}").hostname or ""
-        return not _is_loopback(self.server.config.host) or _is_loopback(name)
+        return self.server.is_own(host)
 
     def _upstream(self, path: str) -> tuple[Upstream, str] | None:
         """The server that a path means, and the path behind its base URL."""
@@ -109,7 +125,6 @@ class PageHandler(BaseHTTPRequestHandler):
     def _forward(self, upstream: Upstream, path: str) -> None:
         length = self.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES or ".." in unquote(path):
-            self.close_connection = True
             self._refuse(413 if length.isdigit() else 400, "the request is too large or malformed")
             return
         body = self.rfile.read(int(length))
@@ -151,6 +166,8 @@ class PageHandler(BaseHTTPRequestHandler):
         return getattr(self, "begun", False)
 
     def _refuse(self, status: int, message: str) -> None:
+        # A body that was not read must not be taken for the next request.
+        self.close_connection = True
         error = {"error": {"message": message, "type": "proxy_error", "param": None, "code": None}}
         with contextlib.suppress(OSError):
             self._send(status, json.dumps(error).encode(), "application/json")
@@ -160,15 +177,23 @@ class PageHandler(BaseHTTPRequestHandler):
         for name, value in headers_for(content_type, any_base_url=self.server.config.allow_any_base_url).items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
+        if self.close_connection:
+            self.send_header("connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine only."""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(name: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(name)
     except ValueError:
         return False
+    return True
 
 
 @contextlib.contextmanager

@@ -39,6 +39,13 @@ class UiConfig:
         default=False, metadata={"help": "let the page's user type in a URL, which the browser then calls itself"}
     )
 
+    allowed_host: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "a name this page is reached under (repeatable); addresses and this machine's own names always are"
+        },
+    )
+
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ConfigError(f"--port {self.port} cannot work; it must be from 0 to 65535")
