@@ -22,7 +22,7 @@ from hidden_decoding.errors import HiddenDecodingError
 VERBS = {
     "inspect": ("inspect", "what a checkpoint or config is: streams, parameters, memory, context"),
     "upcycle": ("upcycle", "give a base checkpoint n streams (or n -> k * n)"),
-    "train": ("train", "continue training on text (cpt), or fine-tune on chats (sft)"),
+    "train": ("train", "continue training on text (cpt), fine-tune on chats (sft), or plan either (plan)"),
     "generate": ("generate", "text from a prompt, in this process"),
     "lens": ("lens", "what each hidden stream would have predicted"),
     "serve": ("serve", "an OpenAI-compatible server over a checkpoint"),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-from hidden_decoding.cli import train_cpt, train_sft
+from hidden_decoding.cli import train_cpt, train_plan, train_sft
 
 # kind -> (its module, line for --help, what --help adds to it)
 KINDS = {
     "cpt": (train_cpt, "continued pretraining on text", "Lengths and counts are in tokens."),
     "sft": (train_sft, "supervised fine-tuning on chats", "Loss on assistant turns only. Counts are in tokens."),
+    "plan": (train_plan, "memory, hours and cost of a run, before it", "Needs a run file and a config.json."),
 }
 
 

@@ -75,9 +75,8 @@ def plan_upcycling(base: str | Path, settings: UpcycleConfig, *, revision: str |
     """Checks base and settings and decides; raises `ConfigError` or `CheckpointError`."""
     directory = resolve_model(base, revision)
     base_config = load_config(directory)
-    growth = _growth(base_config.num_streams, settings.streams)
     scheme = settings.positions or base_scheme(base_config)
-    config = _grown_config(base_config, settings, growth, scheme, where=f"{directory} upcycled")
+    config = grown_config(base_config, settings, where=f"{directory} upcycled")
     found = verify_checkpoint(directory, base_config)
     return UpcyclePlan(
         base=str(base),
@@ -118,10 +117,10 @@ def _growth(base_streams: int, streams: int) -> int:
     return growth
 
 
-def _grown_config(
-    base: Qwen3ScaleSeqConfig, settings: UpcycleConfig, growth: int, scheme: str, *, where: str
-) -> Qwen3ScaleSeqConfig:
+def grown_config(base: Qwen3ScaleSeqConfig, settings: UpcycleConfig, *, where: str) -> Qwen3ScaleSeqConfig:
     """The result's configuration: the base's fields, unknown ones included, with those that change."""
+    growth = _growth(base.num_streams, settings.streams)
+    scheme = settings.positions or base_scheme(base)
     fields = published_config_dict(base)
     fields.update(
         scale_seq_times=scale_seq_times_of(settings.streams),
