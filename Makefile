@@ -92,8 +92,9 @@ docs: $(STAMP)
 
 # Builds the CPU image and runs it: needs root, and takes several minutes the first time; not part of check.
 test-container: $(STAMP)
-	@command -v buildah podman crun debootstrap >/dev/null || { apt-get update -qq \
-	  && apt-get install -y -qq --no-install-recommends buildah podman crun debootstrap catatonit >/dev/null; }
+	@for tool in buildah podman crun debootstrap docker-compose; do command -v $$tool >/dev/null || missing=1; done; \
+	  [ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	  buildah podman crun debootstrap catatonit docker-compose >/dev/null; }
 	HIDDEN_DECODING_TEST_CONTAINER=1 $(BIN)/python -m pytest tests/container $(PYTEST_FLAGS)
 
 # Downloads metadata of every extra's packages from the index, several minutes: not part of check.

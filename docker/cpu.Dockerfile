@@ -16,7 +16,7 @@ RUN pip install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --const
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY src ./src
 RUN pip install --constraint constraints.txt '.[serve]' \
- && ! pip list --format freeze | grep -i '^nvidia' \
+ && pip list --format freeze > /tmp/packages && ! grep --ignore-case '^nvidia' /tmp/packages \
  && pip uninstall --yes pip setuptools \
  && find /opt/hidden-decoding -name __pycache__ -prune -exec rm -rf {} +
 

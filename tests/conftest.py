@@ -29,6 +29,8 @@ from tests.support import save_tiny_checkpoint  # noqa: E402
 collect_ignore = [
     engine for engine in ("vllm", "sglang", "kernels") if os.environ.get("HIDDEN_DECODING_TEST_ENGINE") != engine
 ]
+if os.environ.get("HIDDEN_DECODING_TEST_CONTAINER") != "1":  # make test-container: needs root, takes minutes
+    collect_ignore.append("container/test_cpu_image.py")
 
 
 def missing(what: str) -> None:
