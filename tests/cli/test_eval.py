@@ -1,4 +1,4 @@
-"""`hidden-decoding eval` as a user calls it: two suites on a tiny model, compared, resumed, reported; clear refusals."""
+"""`hidden-decoding eval` as a user calls it: two suites on a tiny model, compared, resumed, reported; refusals."""
 
 from __future__ import annotations
 
