@@ -105,28 +105,60 @@ def real_table(results: dict[str, Any]) -> str:
     found = groups(results["runs"], lambda run: run["name"])
     control = found.get("n=1", {})
     lines = [
-        "| run | seeds | backbone FLOPs | epochs | step-0 loss | final loss | bits per byte | against n=1, same seed |",
-        "|---|---|---|---|---|---|---|---|",
+        "| run | seeds | parameters | backbone FLOPs | epochs | step 0 | final loss | bits per byte | against n=1 |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in found.items():
         every = list(runs.values())
         gap = "-" if name == "n=1" else paired(runs, control, 4)
         lines.append(
-            f"| {name} | {len(runs)} | {every[0]['backbone_flops']:.1e} | {every[0]['epochs']:.2f} | "
+            f"| {name} | {len(runs)} | {every[0]['parameters'] / 1e6:.2f}M | {every[0]['backbone_flops']:.1e} | "
+            f"{every[0]['epochs']:.2f} | "
             f"{spread([run['curve'][0][1] for run in every], 4)} | {spread([run['final_loss'] for run in every], 4)} | "
             f"{spread([run['bits_per_byte'] for run in every], 4)} | {gap} |"
         )
     return "\n".join(lines)
 
 
+def gap_by_step(results: dict[str, Any], names: tuple[str, ...] = ("n=2", "n=4", "n=8")) -> str:
+    """Experiment B, the trend: held-out loss minus that of n = 1 of the same seed at the same step."""
+    found = groups(results["runs"], lambda run: run["name"])
+    control = found.get("n=1", {})
+    steps = [step for step, _ in next(iter(control.values()))["curve"]] if control else []
+    lines = ["| against n=1 at step | " + " | ".join(map(str, steps)) + " |", "|---" * (len(steps) + 1) + "|"]
+    for name in names:
+        curves = {seed: dict(run["curve"]) for seed, run in found.get(name, {}).items() if seed in control}
+        if not curves:
+            continue
+        theirs = {seed: dict(control[seed]["curve"]) for seed in curves}
+        gaps = [statistics.fmean(curves[seed][step] - theirs[seed][step] for seed in curves) for step in steps]
+        lines.append(f"| {name} | " + " | ".join(f"{gap:+.4f}" for gap in gaps) + " |")
+    return "\n".join(lines)
+
+
+def layouts_table(results: dict[str, Any]) -> str:
+    """Experiment C."""
+    found = groups(results["runs"], lambda run: run["layout"])
+    control = found.get("full full", {})
+    lines = ["| layers | seeds | attention cost | final loss | against full, same seed |", "|---|---|---|---|---|"]
+    for name, runs in found.items():
+        finals = spread([run["final_loss"] for run in runs.values()])
+        cost = next(iter(runs.values()))["attention_cost"]
+        gap = "-" if name == "full full" else paired(runs, control)
+        lines.append(f"| {name} | {len(runs)} | {cost:.2f} | {finals} | {gap} |")
+    return "\n".join(lines)
+
+
 def tables() -> str:
     """All generated text of the README."""
-    synthetic, real = read("synthetic"), read("real_text")
-    seconds = sum(run["processor_seconds"] for results in (synthetic, real) for run in results["runs"])
+    synthetic, layouts, real = read("synthetic"), read("layouts"), read("real_text")
+    everything = (synthetic, layouts, real)
+    seconds = sum(run["processor_seconds"] for results in everything for run in results["runs"])
+    flops = sum(run["backbone_flops"] for run in real["runs"])
     parts = [
         (
-            f"{len(synthetic['runs'])} runs on the synthetic task and {len(real['runs'])} on real text are kept, "
-            f"{seconds / 60:.0f} minutes of one processor in all."
+            f"{len(synthetic['runs']) + len(layouts['runs'])} runs on the synthetic task and {len(real['runs'])} on "
+            f"real text ({flops:.1e} FLOPs in their backbones) are kept, {seconds / 60:.0f} minutes of one processor."
         ),
         "### A and D: the synthetic task (nats a token)",
         synthetic_table(synthetic),
@@ -134,6 +166,9 @@ def tables() -> str:
         step0_table(read("synthetic_step0")),
         "### B: real text (nats a token)",
         real_table(real),
+        gap_by_step(real),
+        "### C: layouts of stream-factorised attention, n=4 on the synthetic task (nats a token)",
+        layouts_table(layouts),
     ]
     return "\n\n".join(parts)
 
@@ -160,6 +195,32 @@ def draw(results: dict[str, Any], name: Callable[[Run], str], path: Path, title:
     pyplot.close(figure)
 
 
+def draw_compute(results: dict[str, Any], path: Path) -> None:
+    """Final loss over training compute, one mark per name: mean over seeds, and their range."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "hidden-decoding"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for label, runs in groups(results["runs"], lambda run: run["name"]).items():
+        finals = [run["final_loss"] for run in runs.values()]
+        mean, flops = statistics.fmean(finals), next(iter(runs.values()))["backbone_flops"]
+        mark = "o" if "," not in label else "^"
+        axes.errorbar([flops], [mean], yerr=[[mean - min(finals)], [max(finals) - mean]], marker=mark, label=label)
+    axes.set(
+        xscale="log",
+        xlabel="backbone FLOPs of continued pretraining",
+        ylabel="final held-out loss, nats a token",
+        title="Books, the same chapters for everyone; bars span the seeds",
+    )
+    axes.legend(fontsize=7)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    pyplot.close(figure)
+
+
 def main() -> None:
     readme = HERE / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
@@ -167,6 +228,7 @@ def main() -> None:
     readme.write_text(f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}", encoding="utf-8")
     draw(read("synthetic"), start_name, HERE / "figures" / "synthetic.svg", "Synthetic task; bands span the seeds")
     draw(read("real_text"), lambda run: run["name"], HERE / "figures" / "real_text.svg", "Books; bands span the seeds")
+    draw_compute(read("real_text"), HERE / "figures" / "compute.svg")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
-from hidden_decoding.errors import CapacityError, CheckpointError
+from hidden_decoding.errors import CapacityError, CheckpointError, ConfigError
 from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.parallelize import World
 
@@ -82,6 +82,16 @@ def read_state(path: Path) -> dict[str, Any]:
     """What `save` was given as state, and `processes`; reads no tensors."""
     state: dict[str, Any] = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     return state
+
+
+def check_settings(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Refuses to go on from the checkpoint at `path` with other settings than it was made with."""
+    changes = [f"{name}: {then.get(name)!r} then, {now[name]!r} now" for name in now if then.get(name) != now[name]]
+    if changes:
+        raise ConfigError(
+            f"cannot resume {path}: {'; '.join(changes)}; give the settings of the interrupted run (its run.json), or "
+            "start a new run in another --out"
+        )
 
 
 def load(path: Path, module: CausalLoss, optimiser: Optimisers, world: World) -> None:

@@ -127,8 +127,7 @@ class CptRun:
         found = checkpoint.latest(self.out) if self.config.run.resume else None
         if found is not None:
             state = checkpoint.read_state(found)
-            if state["settings"] != self._trajectory():
-                raise ConfigError(_differing(state["settings"], self._trajectory(), found))
+            checkpoint.check_settings(state["settings"], self._trajectory(), found)
             self.rows.restore(state["data"])
             checkpoint.load(found, self.module, self.optimisers, self.world)
             self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
@@ -339,13 +338,3 @@ class CptRun:
             bits_per_byte=last.get("bits_per_byte"),
             records=records,
         )
-
-
-def _differing(then: dict[str, Any], now: dict[str, Any], path: Path) -> str:
-    changes = [
-        f"{name}: {then.get(name)!r} then, {value!r} now" for name, value in now.items() if then.get(name) != value
-    ]
-    return (
-        f"cannot resume {path}: {'; '.join(changes)}; give the settings of the interrupted run (its run.json), or "
-        "start a new run in another --out"
-    )

@@ -26,6 +26,7 @@ from hidden_decoding.modeling.checkpoint import load_config, load_tokenizer, res
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import sft_setup
 from hidden_decoding.train.chat_tokens import END
+from hidden_decoding.train.checkpoint import check_settings
 from hidden_decoding.train.export import write_model
 from hidden_decoding.train.metrics import Metrics, read_metrics
 from hidden_decoding.train.optimiser import check_groups
@@ -153,16 +154,7 @@ class SftRun:
     def _checked(self, found: Path, settings: dict[str, Any]) -> dict[str, Any]:
         """The totals of a checkpoint; refuses one that was trained with other settings."""
         then = self._marked(found)
-        changed = [
-            f"{name}: {then['settings'].get(name)!r} then, {value!r} now"
-            for name, value in settings.items()
-            if then["settings"].get(name) != value
-        ]
-        if changed:
-            raise ConfigError(
-                f"cannot resume {found}: {'; '.join(changed)}; give the settings of the interrupted run (its "
-                "run.json), or start a new run in another --out"
-            )
+        check_settings(then["settings"], settings, found)
         log.info("resumed %s at step %d", self.out, then["step"])
         return then
 
