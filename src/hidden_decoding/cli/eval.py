@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_dataclass_arguments(one, EvalConfig)
         add_dataclass_arguments(one, EngineConfig, skip=("seed",))
         one.add_argument("--json", action="store_true", help="print the report as JSON")
+        # Also after the table's name, where most people put them.
+        one.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars")
+        one.add_argument("-v", "--verbose", action="count", default=argparse.SUPPRESS, help="more log lines")
     report = tables.add_parser(
         "report", help="one report over finished runs", description="One report over finished runs."
     )
