@@ -16,8 +16,12 @@ export class Pinned {
 
   /** Call after the content has grown. */
   follow() {
-    if (this.#atEnd) this.box.scrollTop = this.box.scrollHeight;
-    else this.#look();
+    if (!this.#atEnd) return this.#look();
+    this.box.scrollTop = this.box.scrollHeight;
+    // What comes into sight only now may be higher than it was taken for.
+    requestAnimationFrame(() => {
+      if (this.#atEnd) this.box.scrollTop = this.box.scrollHeight;
+    });
   }
 
   jump() {

@@ -4,45 +4,62 @@ import { loadEngine } from "./engine.js";
 import { Block } from "./blocks.js";
 import { isOpen } from "./mathematics.js";
 
+const PATIENCE = 12; // milliseconds of drawing blocks before the page gets a chance to do something else
 const LONGEST_FORMULA = 4000; // characters; an open $$ that goes on for longer was none
 
 export class MarkdownView {
   #done = 0; // characters of the text that are finished blocks
   #open = []; // blocks that may still change
-  #drawn = "";
+  #drawn = ""; // what of the rest they show
+  #ended = []; // colours and mathematics on their way
 
   constructor(node) {
     this.node = node;
   }
 
-  /** Draws what is new of the whole `text` so far. `complete`: no more comes. */
+  /**
+   * Draws what is new of the whole `text` so far, and returns whether that was all of it: a great deal at once is drawn
+   * in several goes. `complete`: no more text comes, and all of it is drawn when this returns.
+   */
   async update(text, complete = false) {
     const engine = await loadEngine();
+    let isAll = this.#drawSome(engine, text, complete);
+    while (complete && !isAll) {
+      await new Promise((done) => setTimeout(done));
+      isAll = this.#drawSome(engine, text, complete);
+    }
+    if (complete) await Promise.all(this.#ended);
+    return isAll;
+  }
+
+  #drawSome(engine, text, complete) {
     const tail = text.slice(this.#done);
-    if (tail === this.#drawn && !complete) return;
+    if (tail === this.#drawn && !complete) return true;
     const tokens = engine.lexer(tail);
     const finished = complete ? tokens.length : settled(tokens);
     const reusable = this.#open;
     const next = () => reusable.shift() ?? new Block(engine, this.node);
     this.#open = [];
-    const ended = this.#finish(tokens.slice(0, finished), next);
-    this.#drawOpen(tokens.slice(finished), next);
+    const isAll = this.#finish(tokens.slice(0, finished), next);
+    if (isAll) this.#drawOpen(tokens.slice(finished), next);
     // A block that turned out to belong to the one before it.
     for (const block of reusable) block.node.remove();
-    this.#drawn = text.slice(this.#done);
-    if (complete) await Promise.all(ended);
+    this.#drawn = isAll ? text.slice(this.#done) : "";
+    return isAll;
   }
 
+  /** Draws blocks that will not change, for as long as there is patience; returns whether these were all. */
   #finish(tokens, next) {
-    const ended = [];
+    const until = performance.now() + PATIENCE;
     for (const token of tokens) {
+      if (performance.now() > until) return false;
       this.#done += token.raw.length;
       if (isBlank(token)) continue;
       const block = next();
       block.draw(token);
-      ended.push(block.finish());
+      this.#ended.push(block.finish());
     }
-    return ended;
+    return true;
   }
 
   #drawOpen(tokens, next) {

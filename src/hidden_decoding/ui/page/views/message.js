@@ -62,6 +62,7 @@ export class Reply {
   follow(answer) {
     this.#tools.hidden = true;
     this.node.setAttribute("aria-busy", "true");
+    this.node.classList.add("streamed");
     if (!this.message.content) this.#body.before(this.#waiting);
     this.answer = answer;
     this.#painter.request();
@@ -79,7 +80,8 @@ export class Reply {
     const { content, thinking } = this.message;
     if (content || thinking || complete) this.#waiting.remove();
     if (thinking) await this.#drawThinking(complete);
-    await this.#markdown.update(content, complete);
+    const isAll = await this.#markdown.update(content, complete);
+    if (!isAll) this.#painter.request();
   }
 
   async #drawThinking(complete) {
