@@ -141,6 +141,7 @@ def test_chat_page_needs_only_our_files(bare, tmp_path):
         ["serve", "x"],
         ["chat"],
         ["bench", "offline", "x"],
+        ["eval", "base", "x"],
         ["export", "x", "--out", "y"],
         ["doctor"],
         ["demo"],
