@@ -48,6 +48,7 @@ SHORTER = {
     "make demo": "hidden-decoding demo --quick",
 }
 KINDS = ("lines", "server", "python", "output")
+START_SECONDS = 300  # a busy machine may take long to load; a server that cannot start ends at once
 BLOCK = re.compile(r"(?:<!-- run: (.*?) -->\n)?^```(bash|python|console|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -142,7 +143,7 @@ class Reader:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, f"{block.page}: {code}\n{done.stdout}\n{done.stderr}"
@@ -160,7 +161,8 @@ class Reader:
             )
         self.servers.append(server)
         path = "/" if " ui" in command else "/health"
-        for _ in range(900):
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
             assert server.poll() is None, f"{block.page}: {command}\n{log.read_text()}"
             with contextlib.suppress(urllib.error.URLError, OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).close()

@@ -26,7 +26,7 @@ def test_every_block_says_how_it_is_run():
     assert {block.kind for block in blocks(README)} >= {"lines", "server", "python"}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_what_the_readme_says(installed, hub, tmp_path):
     outputs = follow_page(Reader(directory=tmp_path, commands=installed, hub=hub), README)
     said = {code.split()[1] if code.startswith("hidden") else code.split()[0]: out for code, out in outputs.items()}

@@ -24,7 +24,7 @@ def test_every_block_says_how_it_is_run(page):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(block.runs() for block in blocks(page))], ids=lambda page: page.stem
 )

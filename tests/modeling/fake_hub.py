@@ -45,7 +45,10 @@ class FakeHub:
         if not api and rest:
             owner, name, what, *tail = rest.split("/")
             return self._api(f"{owner}/{name}", what, "/".join(tail))
-        owner, name, what, commit, *file = path.removeprefix("/").split("/")
+        parts = path.removeprefix("/").split("/")
+        if len(parts) < 5:
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        owner, name, what, commit, *file = parts
         commit = self.names.get((f"{owner}/{name}", commit), commit)
         directory = self.commits.get((f"{owner}/{name}", commit))
         target = None if directory is None or what != "resolve" else directory.joinpath(*file)
