@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from hidden_decoding.engines.local.engine_config import EngineConfig
 from hidden_decoding.serve.protocol import ChatRequest, CompletionRequest
 from hidden_decoding.serve.settings import ServeConfig
 
-PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
 def test_every_field_beyond_openais_is_explained():
@@ -31,3 +33,11 @@ def test_every_flag_it_speaks_of_exists():
     named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", PAGE))
     assert len(named) > 15
     assert named - flags - {"--engine"} == set()
+
+
+def test_the_speeds_beside_vllm_are_the_records():
+    record = json.loads((ROOT / "benchmarks" / "records" / "vllm_cpu_bench100m.json").read_text(encoding="utf-8"))
+    for n in ("1", "2", "4", "8"):
+        speeds = record["tokens_per_second"][n]
+        cells = [f"{speeds[f'local_{count}']:.0f} / {speeds[f'vllm_{count}']:.0f}" for count in (1, 8, 32)]
+        assert f"| {n} | {' | '.join(cells)} |" in PAGE
