@@ -7,7 +7,19 @@ import pytest
 from hidden_decoding import LocalEngine, SamplingParams
 from hidden_decoding.errors import RequestError
 from hidden_decoding.streams import kv_bytes_per_token
-from tests.engine_suite import CHUNK, NEW, RUNNING, SHAPES, Answer, Basics, Engine, Penalties, Scheduled, recorder
+from tests.engine_suite import (
+    CHUNK,
+    NEW,
+    RUNNING,
+    SHAPES,
+    Answer,
+    Basics,
+    Engine,
+    Limited,
+    Penalties,
+    Preempting,
+    recorder,
+)
 from tests.support import tiny_model
 
 SLOTS = 160  # tokens the cache holds
@@ -56,5 +68,5 @@ def engine(request):
     return Local(*request.param)
 
 
-class TestLocalEngine(Basics, Penalties, Scheduled):
+class TestLocalEngine(Basics, Penalties, Preempting, Limited):
     pass

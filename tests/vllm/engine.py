@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import random
 
+from vllm.exceptions import VLLMValidationError
+
+from tests import engine_suite
+from tests.engine_suite import CHUNK, NEW, RUNNING, Answer, Engine
 from tests.equivalence.tolerances import FP32_LOGITS
-from tests.support import BruteForce, assert_same_greedy, tiny_model
+from tests.support import assert_same_greedy, tiny_model
 
 SHAPE = {"head_dim": 32}  # the smallest that vLLM's CPU kernels take
 CPU_BLOCK_ROWS = 32  # their blocks hold whole multiples of so many rows of KV
-NEW = 16
 
 
 @functools.cache
@@ -20,19 +22,12 @@ def model_of(num_streams: int, scheme: str = "contiguous"):
     return tiny_model(num_streams, scheme, **SHAPE)
 
 
-@functools.cache
-def reference(num_streams: int, scheme: str = "contiguous") -> BruteForce:
-    return BruteForce(model_of(num_streams, scheme))
+def reference(num_streams: int, scheme: str = "contiguous"):
+    return engine_suite.reference(num_streams, scheme, **SHAPE)
 
 
-@functools.cache
 def expected_greedy(num_streams: int, scheme: str, prompt: tuple[int, ...], tokens: int):
-    return reference(num_streams, scheme).greedy(list(prompt), tokens)
-
-
-def prompts(count: int, seed: int = 0, longest: int = 60) -> list[list[int]]:
-    rng = random.Random(seed)
-    return [[rng.randrange(3, 512) for _ in range(rng.randint(1, longest))] for _ in range(count)]
+    return engine_suite.expected_greedy(num_streams, scheme, SHAPE["head_dim"], prompt, tokens)
 
 
 @contextlib.contextmanager
@@ -106,3 +101,40 @@ def recorded_steps(llm):
         yield steps
     finally:
         handle.remove()
+
+
+class Vllm(Engine):
+    """For the suite of all engines: vLLM in steps of 13 tokens, with a cache for little more than one request."""
+
+    head_dim = SHAPE["head_dim"]
+    too_long = VLLMValidationError
+
+    def __init__(self, llm, num_streams: int, scheme: str) -> None:
+        super().__init__(num_streams, scheme)
+        self.llm, self.block = llm, CPU_BLOCK_ROWS // num_streams
+
+    def ask(self, cases, *, tokens=NEW, scored=False, **penalties):
+        logprobs = {"prompt_logprobs": 0, "logprobs": 0} if scored else {}
+        answers = []
+        for ids, output in zip(cases, ask(self.llm, cases, max_tokens=tokens, **logprobs, **penalties), strict=True):
+            answer = Answer(tokens_of(output), output.outputs[0].finish_reason, output.num_cached_tokens)
+            if scored:
+                entries, text = [*output.prompt_logprobs[1:], *output.outputs[0].logprobs], ids + answer.token_ids
+                answer.scored = [(token, entry[token].logprob) for token, entry in zip(text[1:], entries, strict=True)]
+            answers.append(answer)
+        return answers
+
+    def preempted(self):
+        return counter(self.llm, "num_preemptions")
+
+    def steps(self):
+        return recorded_steps(self.llm)
+
+
+@contextlib.contextmanager
+def tight(directory, num_streams: int, scheme: str):
+    """The suite's engine."""
+    blocks = 160 * num_streams // CPU_BLOCK_ROWS + 2
+    options = {"max_num_batched_tokens": CHUNK, "max_num_seqs": RUNNING, "num_gpu_blocks_override": blocks}
+    with started(directory, num_streams, **options) as llm:
+        yield Vllm(llm, num_streams, scheme)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hidden_decoding.engines.vllm import layers, model
-from tests.vllm.engine import assert_all_match, live_model, prompts, started
+from tests.engine_suite import prompts
+from tests.vllm.engine import assert_all_match, live_model, started
 
 N, SCHEME = 4, "contiguous"
 CASES = prompts(8, seed=2)

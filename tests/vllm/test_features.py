@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.engine_suite import NEW, prompts
 from tests.equivalence.tolerances import BF16_LOGITS, FP32_ENGINE_LOGPROBS
 from tests.support import BruteForce, assert_same_greedy, save_tiny_checkpoint, tiny_model, tiny_tokenizer
-from tests.vllm.engine import (
-    NEW,
-    SHAPE,
-    ask,
-    assert_all_match,
-    counter,
-    prompts,
-    recorded_steps,
-    reference,
-    started,
-    tokens_of,
-)
+from tests.vllm.engine import SHAPE, ask, assert_all_match, counter, recorded_steps, reference, started, tokens_of
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 8])
@@ -116,6 +107,37 @@ def test_guided_output(checkpoint):
         words = ["yes", "no", "perhaps"]
         [output] = ask(llm, [[5, 6, 7]], ignore_eos=False, structured_outputs=StructuredOutputsParams(choice=words))
         assert output.outputs[0].text in words
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"digits": {"type": "string", "pattern": "^[0-9]{12}$"}},
+    "required": ["digits"],
+    "additionalProperties": False,
+}
+
+
+def test_guided_json_that_the_length_limit_cuts(checkpoint):
+    """A cut answer is the beginning of the whole one and says so; the requests after it are as right as before."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    with started(checkpoint(4), 4, max_num_batched_tokens=29) as llm:
+
+        def answer(tokens):
+            grammar = StructuredOutputsParams(json=SCHEMA, disable_any_whitespace=True)
+            [output] = ask(llm, [[5, 6, 7]], ignore_eos=False, max_tokens=tokens, structured_outputs=grammar)
+            return output.outputs[0]
+
+        whole = answer(100)
+        assert whole.finish_reason == "stop"
+        assert re.fullmatch("[0-9]{12}", json.loads(whole.text)["digits"])
+        for tokens in (1, len(whole.token_ids) // 2):
+            cut = answer(tokens)
+            assert (cut.finish_reason, len(cut.token_ids)) == ("length", tokens)
+            assert list(cut.token_ids) == list(whole.token_ids)[:tokens]
+            with pytest.raises(json.JSONDecodeError):
+                json.loads(cut.text)
+        assert answer(100).text == whole.text
 
 
 def best_digits(oracle, ids, digits, wanted):

@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine_suite import NEW, prompts
 from tests.equivalence.tolerances import FP32_LOGITS
 from tests.support import assert_same_greedy
-from tests.vllm.engine import CPU_BLOCK_ROWS, NEW, expected_greedy, prompts
+from tests.vllm.engine import CPU_BLOCK_ROWS, expected_greedy
 
 ROOT = Path(__file__).parents[2]
 
 TENSOR_PARALLEL = """
 import sys
-from tests.vllm.engine import assert_all_match, prompts, started
+from tests.engine_suite import prompts
+from tests.vllm.engine import assert_all_match, started
 
 if __name__ == "__main__":
     with started(sys.argv[1], 4, tensor_parallel_size=2, max_num_batched_tokens=29) as llm:

@@ -4,7 +4,8 @@ breaks vLLM 0.32's search through all modules when a further engine starts.
 
 from __future__ import annotations
 
-from tests.vllm.engine import assert_all_match, counter, expected_greedy, prompts, started
+from tests.engine_suite import prompts
+from tests.vllm.engine import assert_all_match, counter, expected_greedy, started
 
 
 def test_ngram_drafts(checkpoint):
