@@ -52,6 +52,7 @@ def test_stopping_says_how_to_go_on(run_file, capsys):
     assert main(["train", "sft", "-c", str(run_file), "--resume"]) == 0
     printed = capsys.readouterr()
     assert "model: " in printed.out
+    assert list((run_file.parent / "run").rglob("events.out.tfevents.*")), "TensorBoard shows it by default"
     assert "tokens/s" in printed.err
 
 

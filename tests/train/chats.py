@@ -43,5 +43,6 @@ def settings(model: Path, chats: Path, out: Path, **changes) -> SftConfig:
         "learning_rate": 3e-3,
         "evaluate_every": 2,
         "device": "cpu",
+        "track": "none",
     }
     return SftConfig.build(**{**values, **changes})

@@ -33,6 +33,7 @@ from hidden_decoding.train.optimiser import check_groups
 from hidden_decoding.train.prepare import check_context, check_out, check_tokenizer
 from hidden_decoding.train.sft_config import SftConfig
 from hidden_decoding.train.sft_data import Chats, load_chats, rows_of
+from hidden_decoding.train.trackers import check_tracker, make_tracker
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class SftRun:
         self.finished = config.run.resume and (self.out / "model").is_dir() and (first_of_two or label != "sft")
         if not self.finished:
             check_out(self.out, resume=config.run.resume)
+        check_tracker(config.run.track)
         self.on_cpu = sft_setup.on_cpu(config.run.device)
         self.accumulate = sft_setup.passes_per_step(config, self.world)
         self.directory = resolve_model(config.model.model, config.model.revision)
@@ -137,15 +139,18 @@ class SftRun:
         trainer, recorder = self._trainer()
         if found is not None:
             recorder.resume(self._checked(found, recorder.settings))
-        recorder.metrics.rewind(None if found is None else self._marked(found)["step"])
+        step = None if found is None else int(self._marked(found)["step"])
+        recorder.metrics.rewind(step)
+        if self.first:
+            recorder.metrics.tracker = make_tracker(self.config.run.track, self.out, self.config.as_dict(), step or 0)
         with sft_setup.quiet():
             trainer.train(resume_from_checkpoint=None if found is None else str(found))
-        step = int(trainer.state.global_step)
-        recorder.metrics.write({"kind": "end", "step": step, "seconds": recorder.seconds, "tokens": recorder.tokens})
+        reached = int(trainer.state.global_step)
+        recorder.metrics.write({"kind": "end", "step": reached, "seconds": recorder.seconds, "tokens": recorder.tokens})
         recorder.metrics.close()
-        if step == self.schedule.steps:
+        if reached == self.schedule.steps:
             self._export(trainer)
-        return step
+        return reached
 
     def _marked(self, found: Path) -> dict[str, Any]:
         marked: dict[str, Any] = json.loads((found / "complete.json").read_text(encoding="utf-8"))

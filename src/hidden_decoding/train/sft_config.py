@@ -157,6 +157,7 @@ class SftRunSettings(Section):
     stop_at_step: int | None = field(
         default=None, metadata={"help": "write a checkpoint after this step and stop; the schedule spans the whole run"}
     )
+    track: str = _as_in(RunSettings, "track")
     seed: int = _as_in(RunSettings, "seed")
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
