@@ -24,13 +24,11 @@ class TestTorchNative(Basics, Penalties, Limited):
 
 
 class TestFlashAttention(Basics, Preempting, Limited):
-    """The whole engine on `fa3`, its kernel replaced by PyTorch that reads the same arguments; pages of 4 tokens."""
+    """The whole engine on `fa3`, its kernel replaced by PyTorch that reads the same arguments."""
 
     @pytest.fixture(scope="class")
     def engine(self, tiny_checkpoint):
-        options = {"attention_backend": "fa3", "page_size": 4}
-        with tight(tiny_checkpoint(8, "linear"), 8, "linear", retract=True, **options) as adapter:
-            adapter.block = 4
+        with tight(tiny_checkpoint(8, "linear"), 8, "linear", retract=True, attention_backend="fa3") as adapter:
             yield adapter
 
 

@@ -58,6 +58,7 @@ def chosen(**given):
         "device": "cpu",
         "dtype": "auto",
         "chunked_prefill_size": 8192,
+        "page_size": None,
         "cuda_graph_config": default_cuda_graph_config(),
     }
     return overrides(SimpleNamespace(**{**so_far, **given}, _raw_input=given), tiny_config(4))
@@ -68,6 +69,11 @@ def test_defaults_that_fit_are_set():
     assert found["attention_backend"] == "torch_native"
     assert found["chunked_prefill_size"] == 2048
     assert found["boundary_reduction"] == "ar"
+
+
+def test_a_default_step_holds_whole_pages():
+    assert chosen(page_size=48)["chunked_prefill_size"] == 2016
+    assert chosen(page_size=4096)["chunked_prefill_size"] == 4096
 
 
 def test_what_the_user_gave_stays():

@@ -74,8 +74,9 @@ def defaults(args: Any, num_streams: int) -> dict[str, Any]:
     if chosen.attention_backend is None and chosen.prefill_attention_backend is None:
         changed["attention_backend"] = fastest_backend(chosen.device, chosen.dtype)
     if asked.get("chunked_prefill_size") is None and (chosen.chunked_prefill_size or 0) > 0:
-        # Activations are as large as the positions are many.
-        changed["chunked_prefill_size"] = max(1, positions_to_tokens(chosen.chunked_prefill_size, num_streams))
+        # Activations are as large as the positions are many. SGLang wants whole pages.
+        tokens, page = positions_to_tokens(chosen.chunked_prefill_size, num_streams), chosen.page_size or 1
+        changed["chunked_prefill_size"] = max(page, tokens - tokens % page)
     graphs = chosen.cuda_graph_config
     if graphs is not None and graphs.prefill.backend != Backend.DISABLED:
         changed["cuda_graph_config"] = with_phase(graphs, Phase.PREFILL, backend=Backend.DISABLED)
