@@ -114,6 +114,17 @@ def run_lines(report: Report) -> list[str]:
     return lines
 
 
+def harness_table(report: Report) -> Table:
+    """What the harness's own filters and metrics say of the same answers."""
+    rows = []
+    for index, name in enumerate(report.names):
+        for row in report.suites:
+            result = row["results"][index]
+            for metric, value in ((result or {}).get("harness") or {}).items():
+                rows.append([name, row["title"], metric, f"{value:.2f}"])
+    return ["model", "suite", "metric", "percent"], rows
+
+
 def disagreements(report: Report) -> Table:
     """Where judge and rules differ."""
     rows = []
@@ -157,9 +168,13 @@ def markdown(reports: Sequence[Report]) -> str:
 
 
 def _sections(report: Report) -> list[tuple[str, Table]]:
-    sections = [("Data", data_table(report)), ("Cost", cost_table(report))]
-    differing = disagreements(report)
-    return [*sections, ("Judge and rules differ", differing)] if differing[1] else sections
+    sections = [
+        ("Data", data_table(report)),
+        ("Cost", cost_table(report)),
+        ("The harness's own metrics", harness_table(report)),
+        ("Judge and rules differ", disagreements(report)),
+    ]
+    return [(title, table) for title, table in sections if table[1]]
 
 
 def _markdown_table(table: Table) -> list[str]:

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,7 @@ def _head(opened: Opened, pack: Pack, config: EvalConfig) -> dict[str, Any]:
         "settings": settings,
         "sampling": pack.sampling,
         "harness": harness_version(),
+        "versions": {name: metadata.version(name) for name in ("hidden-decoding", "torch", "transformers")},
         "columns": pack.columns,
     }
 
