@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo chromium test test-vllm test-sglang test-kernels test-container lint docs reference check check-extras format clean remote-code
+.PHONY: demo chromium pictures test test-vllm test-sglang test-kernels test-container lint docs reference check check-extras format clean remote-code
 .DEFAULT_GOAL := help
 
 help:
@@ -50,6 +50,16 @@ chromium:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "Chromium is not installed and cannot be installed here: the chat page's browser tests will not run"
+
+# The pictures in the docs: of the page by its own tests, of the lens by its command, both on a small trained model.
+PICTURES = .scratch/pictures
+pictures: $(STAMP) chromium
+	@fc-list :lang=zh | grep -q . || echo "No Chinese font is installed: the Chinese picture will show boxes"
+	test -d $(PICTURES)/demo || $(BIN)/hidden-decoding demo --out $(PICTURES)/demo
+	HIDDEN_DECODING_PICTURES=docs/images HIDDEN_DECODING_PICTURES_MODEL=$(PICTURES)/demo/n4/model \
+	  $(BIN)/python -m pytest tests/ui/test_looks.py tests/ui/test_lens.py -k "picture or chinese or phone"
+	$(BIN)/hidden-decoding lens $(PICTURES)/demo/n4/model --prompt "def main(args): return " --max-tokens 24 \
+	  --out docs/images/stream-lens.png
 
 test: $(STAMP) $(LITELLM_STAMP) chromium
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -35,10 +35,10 @@ More is in [the optics of drops](https://example.org).
 '''
 
 
-def rainbow(_text: str):
+def rainbow(_text: str, thinking_seconds: float = 0.02):
     """A script of the fake server."""
     yield {"reasoning": "They ask about *order*: refraction depends on wavelength.\n\nThen the angle."}
-    yield 0.02
+    yield thinking_seconds
     for start in range(0, len(RAINBOW), 24):
         yield RAINBOW[start : start + 24]
 

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.ui.browsing import ask, last_answer, reload, wait_for_end, watched_page
-from tests.ui.pictures import picture
+from tests.ui.pictures import NAME, picture
 from tests.ui.stories import rainbow, small_lens
 
 PHONE = {"viewport": {"width": 375, "height": 720}}
@@ -154,7 +154,7 @@ def test_enter_of_an_input_method_does_not_send(page, fake):
 
 
 def test_chinese(browser, page_server, fake):
-    fake.script = rainbow
+    fake.script, fake.models = rainbow, (NAME,)
     with watched_page(browser, page_server.url, locale="zh-CN") as page:
         assert page.get_attribute("html", "lang") == "zh-CN"
         assert page.inner_text(".welcome h2") == "想了解些什么？"
@@ -195,10 +195,10 @@ def test_dark_and_light_by_system_and_by_hand(browser, page_server, fake, system
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(browser, page_server, fake, scheme):
-    fake.script, fake.lens = rainbow, small_lens()
+    fake.script, fake.lens, fake.models = rainbow, small_lens(), (NAME,)
     options = {**PHONE, "color_scheme": scheme, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
     with watched_page(browser, page_server.url, **options) as page:
-        picture(page, f"chat-phone-{scheme}")
+        assert page.evaluate("document.getElementById('messages').scrollTop") == 0
         page.click("#lens")
         page.fill("#input", "Why?")
         page.press("#input", "Enter")  # a new line where only a screen keyboard is at hand
@@ -207,6 +207,9 @@ def test_a_phone(browser, page_server, fake, scheme):
         wait_for_end(page)
         page.wait_for_selector(".lens .heat-map")
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        page.evaluate("document.getElementById('messages').scrollTop = 0")
+        if scheme == "dark":
+            picture(page, "chat-phone-dark")
         over = """(all) => all.filter((node) => node.getBoundingClientRect().right > 376
             && !node.closest('.scroll, pre, table, .formula')).length"""
         assert page.eval_on_selector_all("#messages *", over) == 0
@@ -241,13 +244,14 @@ def test_first_paint_needs_no_library(browser, page_server, fake):
 
 def test_pictures_for_the_docs(browser, page_server, fake):
     """The answer of the pictures, on a desktop in both themes, as a reader sees it."""
-    fake.script, fake.lens = rainbow, small_lens()
+    fake.script, fake.lens, fake.models = lambda text: rainbow(text, 1.3), small_lens(), (NAME,)
     fake.usage = {"prompt_tokens": 21, "completion_tokens": 327, "metrics": {"tokens_per_second": 63.4}}
     for scheme in ("light", "dark"):
         with watched_page(
             browser, page_server.url, viewport={"width": 1180, "height": 760}, color_scheme=scheme
         ) as page:
-            picture(page, f"chat-empty-{scheme}")
+            if scheme == "dark":
+                picture(page, "chat-empty-dark")
             ask(page, "Why does a rainbow have its colours in that order?")
             page.wait_for_selector(".hljs-keyword")
             page.wait_for_selector(".katex-display")

@@ -1,8 +1,9 @@
 """The chat page inside vLLM's own server, at /plugins/hidden_decoding/ (entry point `vllm.endpoint_plugins`).
 
-Contract: serves the page's files and nothing else, with the headers of `page_files`; 404 for any other path. vLLM loads
-it only when `VLLM_PLUGINS` names it. The one module of this package that needs more than the standard library: what
-vLLM's server runs on.
+Contract: serves the page's files and nothing else, with the headers of `page_files`; 404 for any other path. A request
+with `stream_lens` is refused, since vLLM would answer it without a word about the field. vLLM loads it only when
+`VLLM_PLUGINS` names it. The one module of this package that needs more than the standard library: what vLLM's server
+runs on.
 
     $ VLLM_PLUGINS=hidden_decoding vllm serve path/to/checkpoint
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hidden_decoding.ui.lens_refusal import LensRefusal
 from hidden_decoding.ui.page_files import local_page
 
 if TYPE_CHECKING:
@@ -27,8 +29,9 @@ class ChatPage:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Adds the page's one route."""
+        """Adds the page's one route, and the answer to whoever asks vLLM for the stream lens."""
         app.add_api_route(PREFIX + "/{path:path}", answer, methods=["GET"], include_in_schema=False)
+        app.add_middleware(LensRefusal, engine="vLLM")
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """The page talks to the server's public routes: it needs no state."""

@@ -29,6 +29,13 @@ export class Pinned {
     this.follow();
   }
 
+  /** To the beginning, where there is nothing to follow. */
+  toBeginning() {
+    this.#atEnd = false;
+    this.box.scrollTop = 0;
+    this.toEnd.hidden = true;
+  }
+
   #look() {
     const below = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight;
     this.#atEnd = below < NEAR;

@@ -48,7 +48,7 @@ export class ConversationView {
     document.body.classList.toggle("empty", !messages.length);
     const running = this.actions.runningIn(conversation);
     if (running && this.#last) this.#unfollow = this.#last.follow(running);
-    if (!messages.length) this.#box.scrollTop = 0;
+    if (!messages.length) this.#pinned.toBeginning();
     else if (from === null) this.#pinned.jump();
     return Promise.all(views.filter((view) => !view.answer).map((view) => view.complete()));
   }
