@@ -63,12 +63,13 @@ def main() -> None:
     runs = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
     start = synthetic.Start(streams=STREAMS)
     for seed in range(options.seeds):
-        base = None
+        made = None
         for layout in LAYOUTS:
             name = " ".join(layout)
             if any((run["layout"], run["seed"]) == (name, seed) for run in runs) or time.time() > until:
                 continue
-            base, table, held_out = base or synthetic.make_base(seed)
+            made = made or synthetic.make_base(seed)
+            base, table, held_out = made
             began = time.process_time()
             model = laid_out(synthetic.grown(base, start, 3000 + seed), layout)
             curve = synthetic.train(model, table, synthetic.STEPS, 4000 + seed, held_out, start)
