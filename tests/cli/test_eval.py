@@ -8,9 +8,6 @@ import socket
 import pytest
 
 from hidden_decoding.cli.main import main
-
-pytest.importorskip("lm_eval", reason="pip install 'hidden-decoding[eval]'")
-
 from tests.evaluate.fixtures import write_everything
 from tests.support import save_tiny_checkpoint
 

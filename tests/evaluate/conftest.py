@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="pip install 'hidden-decoding[eval]'")
-
 from hidden_decoding.evaluate.data_sets import DataSource, data_sets
 from hidden_decoding.train.tokenizer import standard_library_texts, train_tokenizer
 from tests.evaluate.fixtures import write_ceval, write_everything, write_gpqa

@@ -23,7 +23,7 @@ LOGLIKELIHOOD = 1e-4  # between the engine in this process and the same engine b
 def runs(request, data, checkpoint, server, tmp_path_factory):
     """(table, results in process, results over HTTP, their directory)."""
     # Greedy, so that both ways must say the same: only where a request falls in a batch differs.
-    config = EvalConfig(data=data, limit=20, max_answer_tokens=4, samples=2, allow_code_execution=True, base_url=None)
+    config = EvalConfig(data=data, limit=20, max_answer_tokens=4, allow_code_execution=True)
     pack = load_pack(request.param)
     greedy = type(pack)(**{**vars(pack), "sampling": {"temperature": 0.0}})
     prepared = prepare(greedy, config, progress=False)

@@ -81,7 +81,7 @@ class Opened:
     spec: ModelSpec
     asker: Asker
     fingerprint: str
-    template_sha256: str | None = None
+    chat_template: str | None = None
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def open_model(spec: ModelSpec, engine: str, config: EvalConfig, engine_config: 
             spec=spec,
             asker=LocalAsker(local),
             fingerprint=f"{weights_fingerprint(directory)}/{engine_config.dtype}/{engine_config.quantization}",
-            template_sha256=template and hashlib.sha256(str(template).encode()).hexdigest(),
+            chat_template=template and str(template),
         )
     else:
         from hidden_decoding.modeling.checkpoint import resolve_model

@@ -228,7 +228,7 @@ def _head(opened: Opened, pack: Pack, config: EvalConfig) -> dict[str, Any]:
         "role": opened.spec.role,
         "streams": opened.asker.num_streams,
         "fingerprint": opened.fingerprint,
-        "chat_template_sha256": opened.template_sha256,
+        "chat_template": opened.chat_template if pack.chat else None,
         "engine": opened.asker.describe(),
         "settings": settings,
         "sampling": pack.sampling,
