@@ -20,7 +20,7 @@ from hidden_decoding.train import sft_setup
 from hidden_decoding.train.sft import SftRun, train_sft
 from hidden_decoding.train.sft_data import load_chats, rows_of
 from hidden_decoding.train.sft_trainer import MARK, complete_checkpoints
-from tests.equivalence.tolerances import FP32_GRADIENT_RELATIVE, FP32_LOSS
+from tests.equivalence.tolerances import BF16_LOSS, FP32_GRADIENT_RELATIVE, FP32_LOSS
 from tests.support import BruteForce
 from tests.train.chats import settings, write_chats
 from tests.train.support import evaluations, losses
@@ -100,6 +100,19 @@ def test_one_stream_is_plain_qwen3_under_trl(tiny_checkpoint, chats, tmp_path):
     theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses(ours) == pytest.approx(theirs, abs=FP32_LOSS)
     assert losses(ours)[-1] < losses(ours)[0]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_bf16_is_near(tiny_checkpoint, chats, tmp_path, rank):
+    """bfloat16 over float32 weights, or over frozen ones with float32 adapters."""
+    short = {"steps": 2, "warmup_steps": 0, "lora_rank": rank}
+    exact, near = (
+        train_sft(settings(tiny_checkpoint(2), chats, tmp_path / name, precision=name, **short), progress=False)
+        for name in ("fp32", "bf16")
+    )
+    assert losses(near) == pytest.approx(losses(exact), abs=BF16_LOSS)
+    assert losses(near) != losses(exact)
+    assert load_model(near.model).dtype == torch.float32, "the start's"
 
 
 # ------------------------------------------------------------------------------------------------------------- LoRA
