@@ -42,7 +42,7 @@ def add_dataclass_arguments(
         flag = "--" + field.name.replace("_", "-")
         default = field.default if field.default is not dataclasses.MISSING else None
         parsed_default = None if only_given else default
-        shown = "" if default is None else f" (default: {default})"
+        shown = "" if default in (None, (), "") else f" (default: {default})"
         text = (field.metadata.get("help", "") + shown).replace("%", "%%")
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=parsed_default, help=text)
