@@ -63,3 +63,12 @@ def test_misuse_is_one_line_and_exit_code_2(tiny_checkpoint, capsys, flags, word
     assert words in captured.err
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["serve", "generate", "lens", "upcycle", "export", "inspect"])
+def test_the_flag_that_model_cards_carry_is_accepted(verb):
+    from hidden_decoding.cli.main import build_parser
+
+    needed = {"generate": ["--prompt", "x"], "lens": ["--prompt", "x"], "upcycle": ["--streams", "2", "--out", "o"]}
+    rest = needed.get(verb, ["--out", "o"] if verb == "export" else [])
+    assert build_parser().parse_args([verb, "m", *rest, "--trust-remote-code"]).trust_remote_code

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
+from hidden_decoding.cli.options import add_dataclass_arguments, add_trust_remote_code, from_arguments
 from hidden_decoding.modeling.export_config import ExportConfig
 
 if TYPE_CHECKING:
@@ -21,10 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or LoRA adapter: a directory or a hub id")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to make")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit, when MODEL is a hub id")
+    add_trust_remote_code(parser)
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="accepted and unused: Python in a checkpoint is never run"
-    )
     add_dataclass_arguments(parser, ExportConfig)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
+from hidden_decoding.cli.options import add_dataclass_arguments, add_trust_remote_code, from_arguments
 from hidden_decoding.engines.local.engine_config import EngineConfig
 from hidden_decoding.engines.local.sampling_params import SamplingParams
 from hidden_decoding.errors import ConfigError
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb; sampling and engine flags derive from their dataclasses."""
     parser.add_argument("model", metavar="MODEL", help="checkpoint directory or hub id")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    add_trust_remote_code(parser)
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue; - reads standard input")
     prompt.add_argument("--prompt-ids", metavar="1,2,3", help="token ids to continue; needs no tokenizer")

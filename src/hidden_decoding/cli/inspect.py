@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
+from hidden_decoding.cli.options import add_dataclass_arguments, add_trust_remote_code, from_arguments
 from hidden_decoding.modeling.memory_plan import GIB, MemoryPlan, MemoryPlanConfig
 
 if TYPE_CHECKING:
@@ -25,11 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL_OR_CONFIG", help="checkpoint directory, directory with a config.json, or hub id"
     )
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    add_trust_remote_code(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--plan", action="store_true", help="add a memory plan (needs --gpu-memory)")
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="accepted and unused: Python in a checkpoint is never run"
-    )
     add_dataclass_arguments(parser, MemoryPlanConfig)
 
 

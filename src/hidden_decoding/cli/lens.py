@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hidden_decoding.cli.options import add_trust_remote_code
 from hidden_decoding.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the prompt, and what to make of them."""
     parser.add_argument("model", metavar="MODEL", help="checkpoint directory or hub id")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    add_trust_remote_code(parser)
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue")
     prompt.add_argument("--prompt-ids", metavar="1,2,3", help="token ids to continue; needs no tokenizer")

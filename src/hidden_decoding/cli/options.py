@@ -25,6 +25,12 @@ def _scalar_type(annotation: Any) -> Any:
     return annotation
 
 
+def add_trust_remote_code(parser: argparse.ArgumentParser) -> None:
+    """The flag other tools need for these checkpoints, so that their command lines work here."""
+    text = "accepted and unused: Python in a checkpoint is never run"
+    parser.add_argument("--trust-remote-code", action="store_true", help=text)
+
+
 def add_dataclass_arguments(
     parser: argparse.ArgumentParser, cls: type, *, skip: tuple[str, ...] = (), only_given: bool = False
 ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
+from hidden_decoding.cli.options import add_dataclass_arguments, add_trust_remote_code, from_arguments
 from hidden_decoding.engines.local.engine_config import EngineConfig
 from hidden_decoding.errors import ConfigError, DependencyError
 from hidden_decoding.serve.engines.choice import choose_engine
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the engine, and the fields of `ServeConfig` and `EngineConfig`."""
     parser.add_argument("model", metavar="MODEL", help="checkpoint directory or hub id")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit, when MODEL is a hub id")
+    add_trust_remote_code(parser)
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the model (default: auto)")
     add_dataclass_arguments(parser, ServeConfig)
     add_dataclass_arguments(parser, EngineConfig)

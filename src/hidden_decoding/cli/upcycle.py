@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hidden_decoding.cli.options import add_dataclass_arguments, from_arguments
+from hidden_decoding.cli.options import add_dataclass_arguments, add_trust_remote_code, from_arguments
 from hidden_decoding.upcycling.config import UpcycleConfig
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", type=int, required=True, metavar=streams["metavar"], help=streams["help"])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to make")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit, when BASE is a hub id")
+    add_trust_remote_code(parser)
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     add_dataclass_arguments(parser, UpcycleConfig, skip=("streams",))
 

@@ -111,7 +111,7 @@ def verdict(runs: list[dict[str, Any]]) -> str:
     return (
         f"{outcome} At this size the gain is small or absent, and one seed decides little: this shows\n"
         "that the parts work, not how good the method is. The larger evidence, with several seeds, error bars and\n"
-        "equal-compute controls, will stand in experiments/. A larger run: hidden-decoding demo --full (half an hour)."
+        "equal-compute controls, stands in experiments/. A larger run: hidden-decoding demo --full (half an hour)."
     )
 
 

@@ -74,7 +74,10 @@ class OptimiserSettings(Section):
 
     optimiser: str = field(
         default="adamw",
-        metadata={"help": "muon takes the matrices of the decoder layers (one process)", "choices": ("adamw", "muon")},
+        metadata={
+            "help": "muon takes the matrices of the decoder layers; under sharding it is refused",
+            "choices": ("adamw", "muon"),
+        },
     )
     muon_momentum: float = field(default=0.95, metadata={"help": "momentum of Muon"})
     tables_rate: float = field(
