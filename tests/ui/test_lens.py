@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx
@@ -139,13 +140,17 @@ def test_a_lens_that_is_none_is_left_out(browser, page_server, fake, lens):
         assert page.locator(".lens").count() == 0
 
 
-def test_stop_and_continue_on_the_real_engine(local, engine):
+def test_stop_and_continue_on_the_real_engine(local, engine, monkeypatch):
+    step = engine.engine.step
+    # A tiny model would be at the end of its context before anybody could press a button.
+    monkeypatch.setattr(engine.engine, "step", lambda: (time.sleep(0.1), step())[1])
     local.fill("#input", "Go on for long")
     local.press("#input", "Enter")
     local.wait_for_selector("#speed:has-text('tokens/s')")
     local.click("#stop")
-    wait_until(lambda: not engine.busy(), 10)
+    wait_until(lambda: not engine.busy())
     wait_for_end(local)
+    monkeypatch.undo()
     before = local.inner_text(".assistant .body")
     local.click("#options")
     local.get_by_label("Most tokens").fill("3")

@@ -10,18 +10,20 @@ const APART = 14; // pixels between two names at the ends of the lines
 
 const across = (layer, layers) => EDGE.left + (layer * (SIZE.width - EDGE.left - EDGE.right)) / Math.max(1, layers - 1);
 
-/** Height of a value, on a scale that ends at 1 and begins at the smallest value or 0. */
+/** Height of a value, on a scale that ends at 1; streams that are much alike get a scale that tells them apart. */
 function scale(lens) {
-  const least = Math.min(0, ...lens.cosine.flat());
+  const lowest = Math.min(...lens.cosine.flat());
+  const least = lowest > 0.5 ? Math.min(0.95, Math.floor(lowest * 20) / 20) : Math.min(0, lowest);
   const height = SIZE.height - EDGE.top - EDGE.bottom;
   return { least, up: (value) => EDGE.top + (height * (1 - value)) / (1 - least) };
 }
 
 function gridLines({ least, up }) {
-  const values = least < 0 ? [least, 0, 0.5, 1] : [0, 0.5, 1];
+  const values = least < 0 ? [least, 0, 0.5, 1] : [least, (least + 1) / 2, 1];
+  const digits = least > 0 ? 3 : 1;
   return values.flatMap((value) => [
     svg("line", { class: "grid", x1: EDGE.left, x2: SIZE.width - EDGE.right, y1: up(value), y2: up(value) }),
-    svg("text", { class: "tick", x: EDGE.left - 8, y: up(value) + 4, "text-anchor": "end" }, value.toFixed(1)),
+    svg("text", { class: "tick", x: EDGE.left - 8, y: up(value) + 4, "text-anchor": "end" }, value.toFixed(digits)),
   ]);
 }
 

@@ -28,14 +28,14 @@ export class HeatMap {
     this.choose = choose;
     this.buttons = lens.tokens.map((token, index) => this.#button(token, index, most));
     const label = t("lensMap", lens.streams, lens.tokens.length);
-    const parts = this.buttons.flatMap((button, index) => [button, ...breakAfter(lens.tokens[index])]);
+    const parts = this.buttons.flatMap((button, index) => [button, ...breakAfter(lens.tokens, index)]);
     this.node = el("div", { class: "heat-map", role: "group", "aria-label": label }, ...parts);
     this.node.addEventListener("keydown", (event) => this.#onKey(event));
     this.select(0);
   }
 
   #button(token, index, most) {
-    const text = el("span", { class: "text" }, shown(token.token));
+    const text = el("span", { class: "text" }, shown(token.token).replace(/ +/g, " "));
     const onclick = () => this.select(index);
     return el("button", { type: "button", "aria-label": label(token), onclick }, ...cells(token, most), text);
   }
@@ -62,4 +62,8 @@ export class HeatMap {
   }
 }
 
-const breakAfter = (token) => (token.token.includes("\n") ? [el("i", { class: "break" })] : []);
+/** Lines are those of the text; empty ones would only make the map longer. */
+function breakAfter(tokens, index) {
+  const next = tokens[index + 1]?.token ?? "";
+  return tokens[index].token.includes("\n") && next.trim() ? [el("i", { class: "break" })] : [];
+}
