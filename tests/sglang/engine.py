@@ -12,7 +12,6 @@ from tests.engine_suite import CHUNK, NEW, RUNNING, Answer, Engine
 
 SLOTS = 300  # tokens the cache holds: fewer than 16 mixed requests need at once
 ROOT = Path(__file__).parents[2]
-KERNELS = Path(__file__).with_name("kernels_on_cpu")  # stand-ins for compiled ones
 
 
 @contextlib.contextmanager
@@ -97,8 +96,6 @@ def tight(directory, num_streams: int, scheme: str, *, retract: bool = False, **
     With `retract` requests lose their slots every third step and are computed again, by SGLang's own switch for tests.
     """
     paths = [os.environ.get("PYTHONPATH"), str(ROOT)]
-    if options.get("attention_backend") == "fa3":
-        paths.append(str(KERNELS))
     changes = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "SGLANG_TEST_RETRACT": str(int(retract))}
     with tempfile.TemporaryDirectory() as folder, changed_environment(**changes):
         positions = Path(folder) / "positions"

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).with_name("kernels_on_cpu")))
-
 from sgl_kernel.flash_attn import causal_attention
 from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.layers.radix_attention import RadixAttention

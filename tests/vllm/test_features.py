@@ -121,10 +121,12 @@ def test_guided_json_that_the_length_limit_cuts(checkpoint):
     """A cut answer is the beginning of the whole one and says so; the requests after it are as right as before."""
     from vllm.sampling_params import StructuredOutputsParams
 
-    with started(checkpoint(4), 4, max_num_batched_tokens=29) as llm:
+    # White space is an engine's setting here: the same word in a request is not followed by vLLM 0.32.
+    compact = {"backend": "xgrammar", "disable_any_whitespace": True}
+    with started(checkpoint(4), 4, max_num_batched_tokens=29, structured_outputs_config=compact) as llm:
 
         def answer(tokens):
-            grammar = StructuredOutputsParams(json=SCHEMA, disable_any_whitespace=True)
+            grammar = StructuredOutputsParams(json=SCHEMA)
             [output] = ask(llm, [[5, 6, 7]], ignore_eos=False, max_tokens=tokens, structured_outputs=grammar)
             return output.outputs[0]
 
