@@ -28,6 +28,7 @@ EXTRAS = {
     "serve": "the HTTP server",
     "train": "training",
     "eval": "evaluation",
+    "demo": "the demonstration",
     "vllm": "serving through vLLM",
     "sglang": "serving through SGLang",
 }
