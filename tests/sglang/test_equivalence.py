@@ -11,16 +11,17 @@ import pytest
 from tests.engine_suite import FEW_SHAPES, Basics, Limited, Penalties, Preempting, prompts
 from tests.sglang.engine import tight
 
-
-@pytest.fixture(scope="module", params=FEW_SHAPES, ids=lambda shape: f"n{shape[0]}-{shape[1]}")
-def engine(request, tiny_checkpoint):
-    n, scheme = request.param
-    with tight(tiny_checkpoint(n, scheme), n, scheme, disable_overlap_schedule=True) as adapter:
-        yield adapter
+# An engine that ends kills all processes below this one: engines belong to classes, so that none outlives another.
 
 
 class TestTorchNative(Basics, Penalties, Limited):
-    pass
+    """Every case on SGLang's plain attention."""
+
+    @pytest.fixture(scope="class", params=FEW_SHAPES, ids=lambda shape: f"n{shape[0]}-{shape[1]}")
+    def engine(self, request, tiny_checkpoint):
+        n, scheme = request.param
+        with tight(tiny_checkpoint(n, scheme), n, scheme, disable_overlap_schedule=True) as adapter:
+            yield adapter
 
 
 class TestFlashAttention(Basics, Preempting, Limited):
