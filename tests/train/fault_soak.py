@@ -21,7 +21,7 @@ from hidden_decoding.train.loop import train_cpt
 from tests.train.support import settings
 
 KILLS, IN_CHECKPOINT = 20, 5  # at least this many, and this many of them while a checkpoint was being written
-SETTINGS = {"steps": 40, "warmup_steps": 2, "checkpoint_every": 1, "evaluate_every": 10, "track": "none"}
+SETTINGS = {"steps": 150, "warmup_steps": 2, "checkpoint_every": 1, "evaluate_every": 25, "track": "none"}
 
 
 def child(start: Path, text: Path, out: Path) -> int:
@@ -42,6 +42,28 @@ def partials(out: Path) -> set[str]:
     return {path.name for path in (out / "checkpoints").glob(".*.partial")} if out.exists() else set()
 
 
+def steps_in(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    return path.read_text(encoding="utf-8").count('"kind": "step"') if path.exists() else 0
+
+
+def wait_for_steps(pid: int, out: Path, draw: random.Random) -> bool:
+    """Until some steps more are done, however fast the machine is, and a moment more."""
+    until, wanted = time.monotonic() + 60, steps_in(out) + draw.randint(-1, 3)
+    while steps_in(out) < wanted and time.monotonic() < until:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.001)
+    time.sleep(draw.random() * 0.03)
+    return not os.waitpid(pid, os.WNOHANG)[0]
+
+
+def wait_a_while(pid: int, _out: Path, draw: random.Random) -> bool:
+    """Any moment, most of them while the run is being set up."""
+    time.sleep(draw.random() * 0.4)
+    return not os.waitpid(pid, os.WNOHANG)[0]
+
+
 def wait_for_checkpoint(pid: int, out: Path, draw: random.Random) -> bool:
     """Until a checkpoint is begun, and a moment more; False when the process ended first."""
     before = partials(out)  # what an earlier kill left behind
@@ -57,12 +79,8 @@ def run(start: Path, text: Path, out: Path, seed: int) -> dict[str, object]:
     draw, kills = random.Random(seed), []
     while len(kills) < KILLS or sum(kill["in_checkpoint"] for kill in kills) < IN_CHECKPOINT:
         pid = child(start, text, out)
-        if len(kills) % 2:
-            alive = wait_for_checkpoint(pid, out, draw)
-        else:
-            time.sleep(draw.random() * 1.5)
-            alive = not os.waitpid(pid, os.WNOHANG)[0]
-        if not alive:
+        wait = (wait_a_while, wait_for_checkpoint, wait_for_steps, wait_for_checkpoint)[len(kills) % 4]
+        if not wait(pid, out, draw):
             break
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
