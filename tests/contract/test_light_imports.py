@@ -28,7 +28,7 @@ def python(code: str, *arguments: str, given: str = "") -> subprocess.CompletedP
         input=given,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=environment,
         check=False,
     )
