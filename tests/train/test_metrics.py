@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import time
 
 import pytest
@@ -121,3 +123,23 @@ def test_a_tracker_that_is_not_installed_is_named_before_any_work(tiny_checkpoin
         train_cpt(settings(tiny_checkpoint(1), text, tmp_path / "run", steps=1, warmup_steps=0), progress=False)
     assert "curves are in metrics.jsonl only" in caplog.text
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["kind"] == "end"
+
+
+def test_peak_memory_is_this_process_s_own():
+    """A small process started by a large one must not report the large one's peak."""
+    ballast = bytearray(400_000_000)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    code = (
+        "import torch; from hidden_decoding.train.metrics import peak_memory_bytes as peak; "
+        "print(peak(torch.device('cpu')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own = this_peak()
+    assert int(done.stdout) < own - 200_000_000
+    assert len(ballast) == 400_000_000
+
+
+def this_peak() -> int:
+    from hidden_decoding.train.metrics import peak_memory_bytes
+
+    return peak_memory_bytes(torch.device("cpu"))

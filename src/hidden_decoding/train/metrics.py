@@ -26,6 +26,10 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory of this process: of the device where it is a GPU, else resident in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():  # `ru_maxrss` would also count the process this one was started from
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
