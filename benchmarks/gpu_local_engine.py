@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "benchmarks")]
 
 from gpu_equality import equality_rows  # noqa: E402
+from gpu_shared import SHAPE_8B, SHAPE_SMALL  # noqa: E402
 
 from hidden_decoding import LocalEngine, SamplingParams  # noqa: E402
 from hidden_decoding.bench.record import spread, write_record  # noqa: E402
@@ -32,14 +33,6 @@ from hidden_decoding.modeling.configuration import Qwen3ScaleSeqConfig  # noqa: 
 from hidden_decoding.modeling.model import Qwen3ScaleSeqForCausalLM  # noqa: E402
 from hidden_decoding.streams import tokens_to_positions  # noqa: E402
 
-SHAPE_8B = {
-    "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-}  # fmt: skip
-SHAPE_SMALL = {
-    "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
-}  # fmt: skip
 GREEDY = {"temperature": 0.0, "ignore_eos": True}
 STEPS = 20
 OPEN = "This machine has no CUDA device: speed, memory and kernels on a GPU are open. The figures are of a small shape."

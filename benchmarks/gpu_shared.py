@@ -1,7 +1,7 @@
 """What the GPU benchmarks of all engines share: shapes, the device's measured rates, rooflines, equality.
 
 Contract: floors are the larger of reading all bytes and doing all products once, at rates measured on this device.
-Used by `gpu_local_engine.py` and `gpu_engines.py`.
+`gpu_engines.py` uses all of it, `gpu_local_engine.py` the shapes.
 """
 
 from __future__ import annotations

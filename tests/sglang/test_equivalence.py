@@ -1,7 +1,8 @@
 """SGLang with our plugin passes the suite of all engines: odd chunks, few slots, three attention backends.
 
-Retracted requests forget their penalties in SGLang, with or without streams, and its overlapped scheduler, the default,
-draws a token before the penalties counted the one before it: both are off where penalties are asked, on elsewhere.
+Retracted requests seem to forget their penalties in SGLang, with or without streams, and its overlapped scheduler, the
+default, draws a token before the penalties counted the one before it: both are off where penalties are asked, on
+elsewhere.
 """
 
 from __future__ import annotations
