@@ -1,10 +1,19 @@
-"""Experiment B: continued pretraining on real text at n = 1, 2, 4 on the same tokens, and n = 1 for n times the steps.
+"""Experiment B: continued pretraining on real text at n = 1, 2, 4, 8 on the same tokens, and equal compute without it.
 
 One base is trained on books 00-01. For each seed, chapters of books 02 that make up about one epoch of the run are
 drawn; `upcycle` gives the base its streams (linear positions, copies + 0.1 sigma noise) and `train_cpt` continues it on
 exactly these tokens in the same order for every n. Evaluation is on the same held-out rows of books never trained on.
-The equal-compute control of n = 2 repeats n = 1 on the same chapters for twice the steps. Every finished run is kept in
-`results/real_text.json` at once; runs in it are not repeated. Needs HIDDEN_DECODING_DATA.
+Every finished run is kept at once in `results/real_text.json` (`real_text_small.json` for `--size small`); runs in it
+are not repeated. Needs HIDDEN_DECODING_DATA.
+
+The controls, all at n = 1 from the same base and on the same chapters:
+
+- `n=1, k times the steps`: the compute of n = k, spent on k epochs.
+- `looped twice`: the layers are applied twice with shared weights, the compute of n = 2.
+- `twice as deep`: each layer is followed by a copy whose output projections are zero, so that it starts at the base's
+  own loss; the compute of n = 2, twice the backbone.
+- `as large as n=4`: another base, wider, with as many parameters in all as n = 4 has; its compute is printed. It was
+  trained on the same base text, which cost more than the base of all others did.
 
     $ python experiments/real_text.py --minutes 60 --seeds 3
 """
@@ -17,17 +26,22 @@ import os
 import random
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
 from hidden_decoding import Qwen3ScaleSeqConfig, Qwen3ScaleSeqForCausalLM, upcycle
+from hidden_decoding.modeling.checkpoint import load_tokenizer
+from hidden_decoding.train import loop
 from hidden_decoding.train.config import CptConfig
 from hidden_decoding.train.loop import CptResult, train_cpt
 from hidden_decoding.train.tokenizer import train_tokenizer
 
-RESULTS = Path(__file__).parent / "results" / "real_text.json"
+RESULTS = Path(__file__).parent / "results"
 BYTES_PER_TOKEN = 3.0  # about what the tokenizer reaches on this text; each run records its epochs
 
 
@@ -42,16 +56,100 @@ class Size:
     feed_forward: int = 288
     tokens_per_sequence: int = 64
     sequences_per_step: int = 16
-    base_steps: int = 300
-    steps: int = 60
+    base_steps: int = 1200
+    steps: int = 600
     learning_rate: float = 1.5e-3
     noise: float = 0.1
-    evaluate_every: int = 30
-    evaluate_tokens: int = 20_000
+    evaluate_every: int = 100
+    evaluate_tokens: int = 40_000
+    wide_width: int = 132  # of the control that is as large as n = 4
+    wide_feed_forward: int = 396
 
     def tokens(self, steps: int) -> int:
         """Tokens read in `steps` steps."""
         return steps * self.sequences_per_step * self.tokens_per_sequence
+
+    def wider(self) -> Size:
+        """The shape of the control that is as large as n = 4."""
+        return replace(self, width=self.wide_width, feed_forward=self.wide_feed_forward)
+
+
+SIZES = {
+    "medium": Size(),
+    "small": Size(width=48, layers=3, feed_forward=144, wide_width=78, wide_feed_forward=270),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to continue. `shape`: plain, looped (twice), deeper (twice), wider (as large as n = 4)."""
+
+    name: str
+    streams: int = 1
+    epochs: int = 1
+    shape: str = "plain"
+
+
+# In order of importance, so that a run cut short holds whole comparisons over all seeds.
+TIERS = [
+    [Variant(name=f"n={n}", streams=n) for n in (1, 2, 4)]
+    + [Variant(name=f"n=1, {k} times the steps", epochs=k) for k in (2, 4)],
+    [Variant(name="n=1, looped twice", shape="looped"), Variant(name="n=1, twice as deep", shape="deeper")],
+    [Variant(name="n=1, as large as n=4", shape="wider")],
+    [Variant(name="n=8", streams=8)],
+]
+
+
+def new_model(size: Size) -> Qwen3ScaleSeqForCausalLM:
+    """The n = 1 model of this size, with random weights."""
+    config = Qwen3ScaleSeqConfig(
+        scale_seq_times=0,
+        vocab_size=size.vocabulary,
+        hidden_size=size.width,
+        intermediate_size=size.feed_forward,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        head_dim=size.width // size.heads,
+        max_position_embeddings=size.tokens_per_sequence,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=False,
+        eos_token_id=0,
+        dtype="float32",
+    )
+    return Qwen3ScaleSeqForCausalLM(config)
+
+
+def write_deeper(base: Path, size: Size, out: Path) -> Path:
+    """`base` with each layer followed by a copy that adds nothing yet: its two output projections are zero."""
+    source = Qwen3ScaleSeqForCausalLM.from_pretrained(base)
+    deeper = new_model(replace(size, layers=2 * size.layers))
+    weights = {name: weight for name, weight in source.state_dict().items() if ".layers." not in name}
+    for number, layer in enumerate(source.model.layers):
+        for copy, place in enumerate((2 * number, 2 * number + 1)):
+            for name, weight in layer.state_dict().items():
+                silent = copy == 1 and name in ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+                weights[f"model.layers.{place}.{name}"] = torch.zeros_like(weight) if silent else weight
+    deeper.load_state_dict(weights)
+    deeper.save_pretrained(out)
+    load_tokenizer(base).save_pretrained(out)
+    return out
+
+
+@contextmanager
+def looped() -> Iterator[None]:
+    """While active, `train_cpt` trains a model whose layers are applied twice, with shared weights."""
+    load = loop.load_weights
+
+    def twice(config, prepared):
+        model = load(config, prepared)
+        model.model.layers = torch.nn.ModuleList([*model.model.layers, *model.model.layers])
+        model.config.num_hidden_layers *= 2
+        model.config.layer_types = [*model.config.layer_types, *model.config.layer_types]
+        return model
+
+    with patch.object(loop, "load_weights", twice):
+        yield
 
 
 def texts(*names: str) -> list[str]:
@@ -74,39 +172,30 @@ def write_slice(chapters: list[str], tokens: int, seed: int, path: Path) -> Path
 
 
 class Bench:
-    """The work folder: tokenizer, base, slices; and the kept runs."""
+    """The work folder: tokenizer, bases, slices; and the kept runs."""
 
-    def __init__(self, size: Size, work: Path) -> None:
-        self.size, self.work = size, work
-        self.kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"size": asdict(size), "runs": []}
-        if self.kept["size"] != asdict(size):
-            raise SystemExit(f"{RESULTS} holds runs of another size; move it away first")
+    def __init__(self, name: str, work: Path) -> None:
+        self.size, self.work = SIZES[name], work / name
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.results = RESULTS / ("real_text.json" if name == "medium" else f"real_text_{name}.json")
+        fresh = {"size": asdict(self.size), "torch": torch.__version__, "runs": []}
+        self.kept = json.loads(self.results.read_text()) if self.results.exists() else fresh
+        if self.kept["size"] != asdict(self.size):
+            raise SystemExit(f"{self.results} holds runs of another size; move it away first")
 
-    def base(self) -> Path:
-        """The n = 1 base, trained once in this work folder."""
-        out = self.work / "base"
+    def base(self, shape: str) -> Path:
+        """The n = 1 base of a shape, trained once in this work folder; looped and deeper start from the plain one."""
+        if shape == "deeper":
+            return write_deeper(self.base("plain"), self.size, self.work / "deeper")
+        wide = shape == "wider"
+        size, out = (self.size.wider() if wide else self.size), self.work / ("wide-base" if wide else "base")
         if (out / "model").exists():
             return out / "model"
         chapters = texts("books_train-00.jsonl", "books_train-01.jsonl")
-        size, fresh = self.size, self.work / "fresh"
         tokenizer = train_tokenizer(random.Random(0).sample(chapters, min(150, len(chapters))), size.vocabulary)
         torch.manual_seed(0)
-        config = Qwen3ScaleSeqConfig(
-            scale_seq_times=0,
-            vocab_size=size.vocabulary,
-            hidden_size=size.width,
-            intermediate_size=size.feed_forward,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            num_key_value_heads=size.heads,
-            head_dim=size.width // size.heads,
-            max_position_embeddings=size.tokens_per_sequence,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-            tie_word_embeddings=False,
-            eos_token_id=0,
-            dtype="float32",
-        )
-        Qwen3ScaleSeqForCausalLM(config).save_pretrained(fresh)
+        fresh = self.work / f"fresh-{out.name}"
+        new_model(size).save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         slice_path = write_slice(chapters, size.tokens(size.base_steps), 0, self.work / "base.jsonl")
         self.train(fresh, slice_path, size.base_steps, 0, out)
@@ -127,7 +216,7 @@ class Bench:
             steps=steps,
             warmup_steps=10,
             learning_rate=size.learning_rate,
-            evaluate_every=size.evaluate_every * steps // size.steps if steps >= size.steps else 0,
+            evaluate_every=size.evaluate_every,
             evaluate_tokens=size.evaluate_tokens,
             data_seed=seed,
             seed=seed,
@@ -135,48 +224,52 @@ class Bench:
         )
         return train_cpt(config, progress=False)
 
-    def run(self, name: str, streams: int, epochs: int, seed: int) -> None:
+    def run(self, variant: Variant, seed: int) -> None:
         """One run, unless it is kept already."""
-        if any((run["name"], run["seed"]) == (name, seed) for run in self.kept["runs"]):
+        if any((run["name"], run["seed"]) == (variant.name, seed) for run in self.kept["runs"]):
             return
-        size, start = self.size, self.base()
+        size, start = self.size, self.base(variant.shape)
         slice_path = write_slice(texts("books_train-02.jsonl"), size.tokens(size.steps), seed, self.work / "cpt.jsonl")
-        if streams > 1:
-            start = upcycle(
-                start, streams, self.work / "start", noise=size.noise, seed=seed, overwrite=True, progress=False
-            )
+        if variant.streams > 1:
+            target = self.work / "start"
+            start = upcycle(start, variant.streams, target, noise=size.noise, seed=seed, overwrite=True, progress=False)
         began = time.process_time()
-        with tempfile.TemporaryDirectory(dir=self.work) as out:
-            result = self.train(start, slice_path, epochs * size.steps, seed, Path(out) / "run")
-        backbone = sum(
-            weight.numel()
-            for weight_name, weight in Qwen3ScaleSeqForCausalLM.from_pretrained(start).named_parameters()
-            if "embed" not in weight_name and "lm_head" not in weight_name
-        )
+        with (
+            tempfile.TemporaryDirectory(dir=self.work) as out,
+            looped() if variant.shape == "looped" else nullcontext(),
+        ):
+            result = self.train(start, slice_path, variant.epochs * size.steps, seed, Path(out) / "run")
+        self.keep(variant, seed, start, result, time.process_time() - began)
+
+    def keep(self, variant: Variant, seed: int, start: Path, result: CptResult, seconds: float) -> None:
+        """Adds a finished run to the results, which are replaced as a whole."""
+        weights = dict(Qwen3ScaleSeqForCausalLM.from_pretrained(start).named_parameters())
+        backbone = sum(w.numel() for name, w in weights.items() if "embed" not in name and "lm_head" not in name)
+        passes = 2 if variant.shape == "looped" else 1
         evaluations = [record for record in result.records if record["kind"] == "evaluation"]
         available = next(record["training_tokens_available"] for record in result.records if record["kind"] == "start")
         self.kept["runs"].append(
             {
-                "name": name,
-                "streams": streams,
+                **asdict(variant),
                 "seed": seed,
-                "steps": epochs * size.steps,
+                "steps": result.step,
                 "epochs": result.tokens / available,
                 "training_tokens": result.tokens,
+                "parameters": sum(w.numel() for w in weights.values()),
                 "backbone_parameters": backbone,
                 # 6 floating-point operations per backbone weight and position; attention and head left out.
-                "backbone_flops": 6 * backbone * result.positions,
+                "backbone_flops": 6 * backbone * passes * result.positions,
                 "final_loss": result.heldout_loss,
                 "bits_per_byte": result.bits_per_byte,
                 "curve": [[record["step"], record["heldout_loss"]] for record in evaluations],
                 "heldout_tokens": evaluations[-1]["heldout_tokens"],
-                "processor_seconds": time.process_time() - began,
+                "processor_seconds": seconds,
             }
         )
-        RESULTS.parent.mkdir(exist_ok=True)
-        part = RESULTS.with_suffix(".part")
+        RESULTS.mkdir(exist_ok=True)
+        part = self.results.with_suffix(".part")
         part.write_text(json.dumps(self.kept, indent=1) + "\n")
-        part.replace(RESULTS)
+        part.replace(self.results)
         print({k: v for k, v in self.kept["runs"][-1].items() if k != "curve"}, flush=True)
 
 
@@ -184,16 +277,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60, help="starts no run after this long")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="folder for base and slices, kept between calls; a temporary one")
+    parser.add_argument("--size", choices=SIZES, default="medium")
+    parser.add_argument("--work", type=Path, help="folder for bases and slices, kept between calls; a temporary one")
     options = parser.parse_args()
     torch.set_num_threads(1)
     until = time.time() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(Size(), options.work or Path(temporary))
-        for seed in range(1, options.seeds + 1):
-            for name, streams, epochs in (("n=1", 1, 1), ("n=2", 2, 1), ("n=4", 4, 1), ("n=1, 2x steps", 1, 2)):
-                if time.time() < until:
-                    bench.run(name, streams, epochs, seed)
+        bench = Bench(options.size, options.work or Path(temporary))
+        for tier in TIERS:
+            for seed in range(1, options.seeds + 1):
+                for variant in tier:
+                    if time.time() < until:
+                        bench.run(variant, seed)
 
 
 if __name__ == "__main__":
