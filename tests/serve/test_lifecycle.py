@@ -12,10 +12,15 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
 
+from hidden_decoding.engines.local.outputs import Delta
+from hidden_decoding.serve.generation import Generation, Job
+from hidden_decoding.serve.settings import ServeConfig
 from tests.serve.support import running_server, wait_until
 
 LONG = {"prompt": [1, 2, 3], "max_tokens": 240, "ignore_eos": True, "temperature": 0}
@@ -65,6 +70,49 @@ def test_a_client_that_leaves_frees_its_slots(tiny_checkpoint, stream):
         answer = server.openai().completions.create(model="default", prompt=[5], max_tokens=2)
         assert answer.usage.completion_tokens == 2
         assert 'finished_reason="abort"' in httpx.get(f"{server.url}/metrics").text
+
+
+def test_leaving_at_the_very_moment_a_token_comes_is_leaving():
+    delta = Delta(request_id="r", token_ids=[1], finish_reason=None)
+
+    async def engine(*_):
+        yield delta
+        await asyncio.sleep(60)
+
+    async def leave_as_a_token_comes() -> None:
+        state = SimpleNamespace(
+            draining=False,
+            running=set(),
+            most_sequences=8,
+            settings=ServeConfig(),
+            metrics=MagicMock(),
+            async_engine=SimpleNamespace(is_healthy=True, stream=engine),
+        )
+        generation = Generation(state, [Job(token_ids=[1], params=None)])
+        await generation.open(5)
+        seen = []
+
+        async def read() -> None:
+            async for event in generation:
+                seen.append(event)
+
+        reader = asyncio.create_task(read())
+        while not seen:
+            await asyncio.sleep(0)
+        for _ in range(3):  # the reader now waits for the next token
+            await asyncio.sleep(0)
+        generation._events.put_nowait((0, delta))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.wait({reader}, timeout=1)
+        stopped = reader.cancelled()
+        reader.cancel()
+        await generation.close()
+        assert stopped, f"the cancellation was lost, {turns} turns of the loop after the token"
+
+    for turns in range(4):
+        asyncio.run(leave_as_a_token_comes())
 
 
 def test_neighbours_of_a_client_that_leaves_are_not_touched(tiny_checkpoint):

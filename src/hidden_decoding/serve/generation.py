@@ -75,7 +75,7 @@ class Generation:
         ]
         try:
             with contextlib.suppress(TimeoutError):
-                event = await asyncio.wait_for(self._events.get(), patience)
+                event = await self._event_within(patience)
                 if isinstance(event, Exception):
                     raise self._translated(event)
                 self._first = event
@@ -140,11 +140,20 @@ class Generation:
             if left <= 0:
                 return ApiError(408, f"the request took longer than the server's limit of {limit:g} seconds")
             try:
-                return await asyncio.wait_for(self._events.get(), min(left, _LOOK_SECONDS))
+                return await self._event_within(min(left, _LOOK_SECONDS))
             except TimeoutError:
                 if not self.state.async_engine.is_healthy:
                     return internal_error()
         return self._events.get_nowait()
+
+    async def _event_within(self, seconds: float) -> tuple[int, Delta] | Exception:
+        """The next event, or `TimeoutError`.
+
+        Not `asyncio.wait_for`: on Python 3.11 it loses a cancellation that comes in the same turn as an event, and the
+        answer would be computed to its end for a client that has left.
+        """
+        async with asyncio.timeout(seconds):
+            return await self._events.get()
 
     async def _pump(self, index: int, job: Job, name: str) -> None:
         """Carries one sequence's deltas over; being cancelled closes the engine's iterator, which aborts there."""
