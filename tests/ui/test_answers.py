@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.ui.browsing import ask, contents, last_answer, reload, tool, wait_for_end
 
@@ -23,17 +24,17 @@ def test_an_answer_streams_with_its_speed_and_survives_a_reload(page, fake):
     page.wait_for_selector("text=You said hello")
     # Counts and speed are there while the answer is still on its way.
     page.wait_for_selector("#speed:has-text('3 tokens · ')")
-    assert page.locator("#stop").is_visible()
+    expect(page.locator("#stop")).to_be_visible()
     live = page.inner_text("#speed")
     assert "tokens/s" in live
     assert "first token" in live
     go_on.set()
     wait_for_end(page)
-    assert "3 tokens" in page.inner_text(".stats")
+    expect(page.locator(".stats")).to_contain_text("3 tokens", use_inner_text=True)
     assert fake.headers[-1]["authorization"] == "Bearer secret"
     reload(page)
-    assert last_answer(page).inner_text() == "You said hello"
-    assert "3 tokens" in page.inner_text(".stats")
+    expect(last_answer(page)).to_have_text("You said hello", use_inner_text=True)
+    expect(page.locator(".stats")).to_contain_text("3 tokens", use_inner_text=True)
 
 
 def test_the_servers_own_counts_are_shown(page, fake):
@@ -57,7 +58,7 @@ def test_stop_is_seen_by_the_server_and_keeps_what_came(page, fake, how):
     assert fake.cancelled.wait(5)
     wait_for_end(page)
     assert last_answer(page).inner_text().startswith("more more")
-    assert page.locator(".failure").count() == 0
+    expect(page.locator(".failure")).to_have_count(0)
 
 
 def test_stop_before_the_first_token_leaves_the_question(page, fake):
@@ -66,8 +67,8 @@ def test_stop_before_the_first_token_leaves_the_question(page, fake):
     page.wait_for_selector("#speed:has-text('Waiting for the first token')")
     page.click("#stop")
     wait_for_end(page)
-    assert page.locator(".user").count() == 1
-    assert page.locator(".assistant").count() == 0
+    expect(page.locator(".user")).to_have_count(1)
+    expect(page.locator(".assistant")).to_have_count(0)
     ask(page, "again")
     assert contents(fake.requests[-1]["messages"]) == ["slow", "again"]
 
@@ -79,13 +80,13 @@ def test_regenerating_keeps_the_earlier_answer(page, fake):
     page.wait_for_selector("text=Another one")
     wait_for_end(page)
     assert fake.requests[0]["messages"] == fake.requests[1]["messages"]
-    assert page.inner_text(".assistant .versions") == "2/2"
+    expect(page.locator(".assistant .versions")).to_have_text("2/2", use_inner_text=True)
     tool(page, "Earlier version").click()
-    assert last_answer(page).inner_text() == "You said one"
+    expect(last_answer(page)).to_have_text("You said one", use_inner_text=True)
     reload(page)
-    assert last_answer(page).inner_text() == "You said one"
+    expect(last_answer(page)).to_have_text("You said one", use_inner_text=True)
     tool(page, "Later version").click()
-    assert last_answer(page).inner_text() == "Another one"
+    expect(last_answer(page)).to_have_text("Another one", use_inner_text=True)
 
 
 def test_editing_changes_nothing_until_it_is_sent(page, fake):
@@ -95,18 +96,18 @@ def test_editing_changes_nothing_until_it_is_sent(page, fake):
     edit.click()
     page.fill(".editor textarea", "changed")
     page.press(".editor textarea", "Escape")
-    assert page.locator(".message").count() == 4
-    assert page.locator(".user .body").first.inner_text() == "one"
+    expect(page.locator(".message")).to_have_count(4)
+    expect(page.locator(".user .body").first).to_have_text("one", use_inner_text=True)
     assert len(fake.requests) == 2
     edit.click()
     page.fill(".editor textarea", "changed")
     page.press(".editor textarea", "Enter")
     wait_for_end(page)
     assert contents(fake.requests[-1]["messages"]) == ["changed"]
-    assert last_answer(page).inner_text() == "You said changed"
+    expect(last_answer(page)).to_have_text("You said changed", use_inner_text=True)
     # What followed the first version is still there.
     tool(page, "Earlier version", of=".user").click()
-    assert page.locator(".user .body").all_inner_texts() == ["one", "two"]
+    expect(page.locator(".user .body")).to_have_text(["one", "two"], use_inner_text=True)
 
 
 def test_continuing_goes_on_where_the_answer_ended(page, fake):
@@ -120,17 +121,17 @@ def test_continuing_goes_on_where_the_answer_ended(page, fake):
     assert sent["continue_final_message"] is True
     assert sent["add_generation_prompt"] is False
     assert sent["messages"][-1] == {"role": "assistant", "content": "You said one"}
-    assert last_answer(page).inner_text() == "You said one, and more"
-    assert page.locator(".assistant").count() == 1
+    expect(last_answer(page)).to_have_text("You said one, and more", use_inner_text=True)
+    expect(page.locator(".assistant")).to_have_count(1)
 
 
 def test_thinking_is_folded_with_its_time_and_goes_along_when_continued(page, fake):
     fake.script = lambda _: [{"reasoning": "Let me **see**."}, 0.15, "Yes"]
     ask(page, "think")
     assert page.locator("details.thinking").get_attribute("open") is None
-    assert page.inner_text(".thinking summary").startswith("Thought for 0.")
+    expect(page.locator(".thinking summary")).to_contain_text("Thought for 0.", use_inner_text=True)
     page.click(".thinking summary")
-    assert page.inner_text(".thinking strong") == "see"
+    expect(page.locator(".thinking strong")).to_have_text("see", use_inner_text=True)
     tool(page, "Continue").click()
     wait_for_end(page)
     sent = fake.requests[-1]["messages"][-1]
@@ -144,17 +145,17 @@ def test_think_tags_in_the_content_are_thinking_too(page, fake, size):
     text = "\n<think>\nWhy </thin, <think>?\n</think>\n\nAnswer with `</think>`"
     fake.script = lambda _: [text[i : i + size] for i in range(0, len(text), size)]
     ask(page, "think")
-    assert last_answer(page).inner_text() == "Answer with </think>"
+    expect(last_answer(page)).to_have_text("Answer with </think>", use_inner_text=True)
     page.click(".thinking summary")
     page.wait_for_selector(".thinking .prose p")
-    assert page.inner_text(".thinking .prose") == "Why </thin, <think>?"
+    expect(page.locator(".thinking .prose")).to_have_text("Why </thin, <think>?", use_inner_text=True)
 
 
 def test_an_answer_that_only_looks_like_a_tag_is_an_answer(page, fake):
     fake.script = lambda _: ["<thi", "s> is no tag"]
     ask(page, "x")
-    assert last_answer(page).inner_text() == "<this> is no tag"
-    assert page.locator(".thinking").count() == 0
+    expect(last_answer(page)).to_have_text("<this> is no tag", use_inner_text=True)
+    expect(page.locator(".thinking")).to_have_count(0)
 
 
 def test_thinking_can_be_switched_off(page, fake):
@@ -165,7 +166,7 @@ def test_thinking_can_be_switched_off(page, fake):
     fake.script = lambda _: [{"reasoning": "Plain answer"}]
     ask(page, "off")
     assert fake.requests[-1]["chat_template_kwargs"] == {"enable_thinking": False}
-    assert last_answer(page).inner_text() == "Plain answer"
+    expect(last_answer(page)).to_have_text("Plain answer", use_inner_text=True)
 
 
 def test_another_conversation_leaves_an_answer_running(page, fake):
@@ -183,15 +184,15 @@ def test_another_conversation_leaves_an_answer_running(page, fake):
     page.click("#new")
     page.wait_for_selector(".welcome")
     ask(page, "quick")
-    assert last_answer(page).inner_text() == "begun and ended"
-    assert page.locator("#list .running").count() == 1
+    expect(last_answer(page)).to_have_text("begun and ended", use_inner_text=True)
+    expect(page.locator("#list .running")).to_have_count(1)
     page.click("#list >> text=slow")
-    assert page.locator("#stop").is_visible()
+    expect(page.locator("#stop")).to_be_visible()
     assert last_answer(page).inner_text().strip() == "begun"
     go_on.set()
     wait_for_end(page)
-    assert last_answer(page).inner_text() == "begun and ended"
-    assert page.locator("#list .running").count() == 0
+    expect(last_answer(page)).to_have_text("begun and ended", use_inner_text=True)
+    expect(page.locator("#list .running")).to_have_count(0)
 
 
 def test_settings_are_sent_and_unset_ones_are_not(page, fake):
@@ -219,4 +220,4 @@ def test_an_example_is_a_question(page, fake):
     page.click(".examples button >> nth=1")
     wait_for_end(page)
     assert "palindrome" in fake.requests[-1]["messages"][0]["content"]
-    assert page.locator(".welcome").count() == 0
+    expect(page.locator(".welcome")).to_have_count(0)

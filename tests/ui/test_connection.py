@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from playwright.sync_api import expect
+
 from tests.ui.browsing import ask, last_answer, reload, until, watched_page
 from tests.ui.conftest import serving
 from tests.ui.fake_server import FakeServer, fake_server
@@ -67,7 +69,7 @@ def test_a_url_can_be_typed_in_only_where_it_is_allowed(browser, fake, page_serv
     page.goto(page_server.url)
     page.wait_for_selector("html[data-ready]")
     page.click("#options")
-    assert page.get_by_label("Base URL").count() == 0
+    expect(page.get_by_label("Base URL")).to_have_count(0)
     assert page.evaluate(f"fetch('{fake.base_url}/models').then(() => 'reached', () => 'blocked')") == "blocked"
     assert any("Content Security Policy" in text for text in said)
     context.close()
@@ -89,7 +91,7 @@ def test_a_url_typed_in_is_asked_by_the_browser(browser, fake):
         until(page, "document.getElementById('model').textContent.includes('elsewhere')")
         page.click("#close-settings")
         ask(page, "hello")
-        assert last_answer(page).inner_text() == "You said hello"
+        expect(last_answer(page)).to_have_text("You said hello", use_inner_text=True)
         assert second.requests[-1]["model"] == "elsewhere"
         assert not fake.requests
         reload(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.ui.browsing import ask, contents, import_file, last_answer, reload, tool, until, wait_for_end, watched_page
 from tests.ui.fake_server import BREAK, FakeServer, Fault, Status, echo
@@ -26,20 +27,20 @@ KEPT = "half an answer"
 def test_failures_are_said_and_can_be_tried_again(page, fake, steps, said):
     fake.script = lambda _: steps
     ask(page, "hello")
-    assert said in page.inner_text(".failure")
+    expect(page.locator(".failure")).to_contain_text(said, use_inner_text=True)
     reload(page)
-    assert said in page.inner_text(".failure")
+    expect(page.locator(".failure")).to_contain_text(said, use_inner_text=True)
     fake.script = echo
     page.locator(".failure").get_by_role("button", name="Try again").click()
     page.wait_for_selector("text=You said hello")
     wait_for_end(page)
-    assert page.locator(".failure").count() == 0
+    expect(page.locator(".failure")).to_have_count(0)
     assert contents(fake.requests[-1]["messages"]) == ["hello"]
     # What had arrived of the first answer is a version of its own.
-    assert page.locator(".assistant .versions").count() == (1 if KEPT in steps else 0)
+    expect(page.locator(".assistant .versions")).to_have_count(1 if KEPT in steps else 0)
     if KEPT in steps:
         tool(page, "Earlier version").click()
-        assert last_answer(page).inner_text() == KEPT
+        expect(last_answer(page)).to_have_text(KEPT, use_inner_text=True)
 
 
 def test_a_server_that_goes_in_mid_answer_and_comes_back(page, fake):
@@ -51,7 +52,7 @@ def test_a_server_that_goes_in_mid_answer_and_comes_back(page, fake):
 
     fake.script = script
     ask(page, "hello")
-    assert "What had arrived is kept" in page.inner_text(".failure")
+    expect(page.locator(".failure")).to_contain_text("What had arrived is kept", use_inner_text=True)
     fake.stop()
     page.wait_for_selector("#state.down")
     page.locator(".failure").get_by_role("button", name="Try again").click()
@@ -73,7 +74,7 @@ def test_a_reload_in_mid_answer_keeps_what_had_arrived(page, fake):
     reload(page)
     assert fake.cancelled.wait(5)
     assert len(last_answer(page).inner_text()) > 500
-    assert tool(page, "Continue").inner_text() == "Continue"  # in words: the answer is not complete
+    expect(tool(page, "Continue")).to_have_text("Continue", use_inner_text=True)  # in words: the answer is not complete
 
 
 def test_a_record_that_is_damaged_loses_no_other(page, fake):
@@ -90,9 +91,9 @@ def test_a_record_that_is_damaged_loses_no_other(page, fake):
         })"""
     )
     reload(page)
-    assert "3 damaged conversations" in page.inner_text("#notice")
-    assert page.locator("#list li").all_inner_texts() == ["keep me"]
-    assert last_answer(page).inner_text() == "You said keep me"
+    expect(page.locator("#notice")).to_contain_text("3 damaged conversations", use_inner_text=True)
+    expect(page.locator("#list li")).to_have_text(["keep me"], use_inner_text=True)
+    expect(last_answer(page)).to_have_text("You said keep me", use_inner_text=True)
 
 
 def test_a_store_that_cannot_read_everything_reads_one_by_one(browser, page_server, fake):
@@ -101,23 +102,31 @@ def test_a_store_that_cannot_read_everything_reads_one_by_one(browser, page_serv
         ask(page, "keep me")
         page.add_init_script(break_get_all)
         reload(page)
-        assert page.locator("#list li").all_inner_texts() == ["keep me"]
+        expect(page.locator("#list li")).to_have_text(["keep me"], use_inner_text=True)
 
 
-def test_a_full_disk_is_said_and_the_chat_goes_on(page):
-    page.evaluate(
-        "() => { IDBObjectStore.prototype.put = () => { throw new DOMException('', 'QuotaExceededError'); }; }"
-    )
+# A full disk may refuse the request, or only the transaction after the request has succeeded.
+REFUSALS = {
+    "request": "IDBObjectStore.prototype.put = () => { throw new DOMException('', 'QuotaExceededError'); };",
+    "transaction": "const put = IDBObjectStore.prototype.put; IDBTransaction.prototype.commit = () => {};"
+    "IDBObjectStore.prototype.put = function (one) {"
+    " const request = put.call(this, one); request.onsuccess = () => this.transaction.abort(); return request; };",
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_full_disk_is_said_and_the_chat_goes_on(page, refusal):
+    page.evaluate(f"() => {{ {REFUSALS[refusal]} }}")
     ask(page, "hello")
-    assert last_answer(page).inner_text() == "You said hello"
-    assert "refuses to keep" in page.inner_text("#notice")
+    expect(last_answer(page)).to_have_text("You said hello", use_inner_text=True)
+    expect(page.locator("#notice")).to_contain_text("refuses to keep", use_inner_text=True)
 
 
 def test_a_browser_without_a_store_can_chat(browser, page_server):
     no_store = "indexedDB.open = () => { throw new DOMException('', 'SecurityError'); }"
     with watched_page(browser, page_server.url, before=lambda page: page.add_init_script(no_store)) as page:
         ask(page, "hello")
-        assert last_answer(page).inner_text() == "You said hello"
+        expect(last_answer(page)).to_have_text("You said hello", use_inner_text=True)
 
 
 GOOD = {"id": "a", "title": "good", "messages": []}
@@ -143,4 +152,4 @@ def test_a_broken_import_changes_nothing(page, content):
     ask(page, "keep")
     import_file(page, content)
     page.wait_for_selector("#notice:has-text('not an export')")
-    assert page.locator("#list li").all_inner_texts() == ["keep"]
+    expect(page.locator("#list li")).to_have_text(["keep"], use_inner_text=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from playwright.sync_api import expect
+
 from tests.ui.browsing import ask, import_file, last_answer, reload, tool, until
 
 
@@ -21,15 +23,15 @@ def test_rename_delete_undo_and_search(page):
         page.click("#new")
         ask(page, text)
     titles = page.locator("#list li")
-    assert titles.all_inner_texts() == ["pears", "apples"]
+    expect(titles).to_have_text(["pears", "apples"], use_inner_text=True)
     page.hover("#list li >> nth=0")
     page.click("[aria-label='Rename: pears']")
     page.keyboard.type("plums")
     page.keyboard.press("Enter")
-    assert titles.all_inner_texts() == ["plums", "apples"]
+    expect(titles).to_have_text(["plums", "apples"], use_inner_text=True)
     page.fill("#search", "SAID PEARS")  # in the text of an answer
     until(page, "document.querySelectorAll('#list li').length === 1")
-    assert titles.all_inner_texts() == ["plums"]
+    expect(titles).to_have_text(["plums"], use_inner_text=True)
     page.fill("#search", "nowhere")
     page.wait_for_selector("#list >> text=Nothing found")
     page.fill("#search", "")
@@ -43,7 +45,7 @@ def test_rename_delete_undo_and_search(page):
     page.click("[aria-label='Delete: apples']")
     until(page, "document.querySelectorAll('#list li').length === 1")
     reload(page)
-    assert titles.all_inner_texts() == ["plums"]
+    expect(titles).to_have_text(["plums"], use_inner_text=True)
 
 
 def test_a_deleted_conversation_stops_its_answer_and_stays_deleted(page, fake):
@@ -55,7 +57,7 @@ def test_a_deleted_conversation_stops_its_answer_and_stays_deleted(page, fake):
     assert fake.cancelled.wait(5)
     page.wait_for_selector(".welcome")
     reload(page)
-    assert page.locator("#list li").count() == 0
+    expect(page.locator("#list li")).to_have_count(0)
 
 
 def test_an_export_comes_back_with_all_versions_and_without_keys(page, fake):
@@ -80,7 +82,7 @@ def test_an_export_comes_back_with_all_versions_and_without_keys(page, fake):
     import_file(page, text)
     page.click("#list >> text=one")
     page.wait_for_selector("text=2/2")
-    assert last_answer(page).locator("strong").inner_text() == "one"
+    expect(last_answer(page).locator("strong")).to_have_text("one", use_inner_text=True)
     page.click(".thinking summary")
     page.wait_for_selector(".thinking .prose:has-text('Hm.')")
     name, text = exported(page, "This one as Markdown")
@@ -94,7 +96,7 @@ def test_two_thousand_messages(page, fake):
     import_file(page, {"format": "hidden-decoding-chat", "conversations": [conversation]})
     page.click("#list >> text=long")
     page.wait_for_selector("text=message 1999")
-    assert page.locator("#messages article").count() == 60
+    expect(page.locator("#messages article")).to_have_count(60)
     # Earlier ones come above, and what was on top stays in its place.
     page.evaluate("document.getElementById('messages').scrollTop = 0")
     place = "document.querySelector('#messages article').getBoundingClientRect().top"
@@ -106,9 +108,9 @@ def test_two_thousand_messages(page, fake):
     assert abs(top - before) < 4
     ask(page, "and now")
     assert len(fake.requests[-1]["messages"]) == 2001
-    assert last_answer(page).inner_text() == "You said and now"
+    expect(last_answer(page)).to_have_text("You said and now", use_inner_text=True)
     reload(page)
-    assert last_answer(page).inner_text() == "You said and now"
+    expect(last_answer(page)).to_have_text("You said and now", use_inner_text=True)
 
 
 def test_drafts_stay_with_their_conversation(page):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from tests.serve.support import running_server, wait_until
 from tests.ui.browsing import ask, reload, tool, wait_for_end, watched_page
@@ -59,8 +60,8 @@ def test_the_panel_shows_the_numbers_of_the_api(local, engine):
     count = len(lens["tokens"])
     assert count > 1
     buttons = local.locator(".lens .heat-map button")
-    assert buttons.count() == count
-    assert local.locator(".lens .heat-map .cell").count() == 4 * count
+    expect(buttons).to_have_count(count)
+    expect(local.locator(".lens .heat-map .cell")).to_have_count(4 * count)
 
     # Which streams would have said another token, cell by cell.
     differs = [not stream["agrees"] for token in lens["tokens"] for stream in token["streams"]]
@@ -86,6 +87,7 @@ def test_the_panel_shows_the_numbers_of_the_api(local, engine):
 
     # The tables behind the pictures.
     local.click(".lens .tables summary")
+    expect(local.locator(".lens .tables table")).to_have_count(2)
     entropies, cosines = (rows(table) for table in local.locator(".lens .tables table").all())
     assert [row[1:] for row in entropies] == [
         [f"{stream['entropy_bits']:.2f} {'✓' if stream['agrees'] else '≠'}" for stream in token["streams"]]
@@ -99,7 +101,7 @@ def test_the_panel_shows_the_numbers_of_the_api(local, engine):
     for stream, text in enumerate(shares):
         share = sum(token["streams"][stream]["agrees"] for token in lens["tokens"]) / count
         assert text.strip() == f"{100 * share:.1f}%"
-    assert local.locator(".lens .depth polyline").count() == 3
+    expect(local.locator(".lens .depth polyline")).to_have_count(3)
 
 
 def test_keys_move_over_the_map_and_a_reload_keeps_it(local):
@@ -108,10 +110,10 @@ def test_keys_move_over_the_map_and_a_reload_keeps_it(local):
     buttons.first.focus()
     local.keyboard.press("ArrowRight")
     local.keyboard.press("ArrowRight")
-    assert buttons.nth(2).get_attribute("aria-pressed") == "true"
+    expect(buttons.nth(2)).to_have_attribute("aria-pressed", "true")
     local.keyboard.press("End")
     assert buttons.last.evaluate("(node) => node === document.activeElement")
-    assert local.locator(".lens .heat-map button[tabindex='0']").count() == 1
+    expect(local.locator(".lens .heat-map button[tabindex='0']")).to_have_count(1)
     reload(local)
     local.click(".lens > summary")
     local.wait_for_selector(".lens .guesses")
@@ -121,7 +123,7 @@ def test_keys_move_over_the_map_and_a_reload_keeps_it(local):
 def test_the_lens_works_through_the_pages_own_server(engine, browser):
     with serving(base_url=(f"{engine.url}/v1",)) as server, watched_page(browser, server.url) as page:
         ask_with_lens(page, 3)
-        assert page.locator(".lens .heat-map button").count() == len(api_lens(engine.url, 3)["tokens"])
+        expect(page.locator(".lens .heat-map button")).to_have_count(len(api_lens(engine.url, 3)["tokens"]))
 
 
 def test_a_server_without_the_lens_has_no_switch_for_it(page, fake):
@@ -136,8 +138,8 @@ def test_a_lens_that_is_none_is_left_out(browser, page_server, fake, lens):
     with watched_page(browser, page_server.url) as page:
         page.click("#lens")
         ask(page, "hello")
-        assert page.inner_text(".assistant .body") == "You said hello"
-        assert page.locator(".lens").count() == 0
+        expect(page.locator(".assistant .body")).to_have_text("You said hello", use_inner_text=True)
+        expect(page.locator(".lens")).to_have_count(0)
 
 
 def test_stop_and_continue_on_the_real_engine(local, engine, monkeypatch):
@@ -158,7 +160,7 @@ def test_stop_and_continue_on_the_real_engine(local, engine, monkeypatch):
     local.click("#close-settings")
     tool(local, "Continue").click()
     wait_for_end(local)
-    assert local.locator(".failure").count() == 0
+    expect(local.locator(".failure")).to_have_count(0)
     assert local.inner_text(".assistant .body").startswith(before.rstrip())
 
 

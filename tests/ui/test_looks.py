@@ -6,6 +6,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from tests.ui.browsing import ask, last_answer, reload, wait_for_end, watched_page
 from tests.ui.pictures import NAME, picture
@@ -113,11 +114,11 @@ def test_keys(page, fake):
     page.keyboard.press("Control+b")
     assert page.locator("#side").is_hidden()
     page.keyboard.press("Control+,")
-    assert page.locator("#settings").is_visible()
+    expect(page.locator("#settings")).to_be_visible()
     page.keyboard.press("Control+,")
     assert page.locator("#settings").is_hidden()
     page.keyboard.press("Control+/")
-    assert page.locator("#shortcuts").is_visible()
+    expect(page.locator("#shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
     assert page.locator("#shortcuts").is_hidden()
     page.locator("#messages").focus()
@@ -150,24 +151,24 @@ def test_enter_of_an_input_method_does_not_send(page, fake):
     page.hover("#list li")
     page.click("[aria-label='Rename: 你好']")
     page.locator("#list input").dispatch_event("keydown", {"key": "Enter", "keyCode": 229})
-    assert page.locator("#list input").count() == 1
+    expect(page.locator("#list input")).to_have_count(1)
 
 
 def test_chinese(browser, page_server, fake):
     fake.script, fake.models = rainbow, (NAME,)
     with watched_page(browser, page_server.url, locale="zh-CN") as page:
-        assert page.get_attribute("html", "lang") == "zh-CN"
-        assert page.inner_text(".welcome h2") == "想了解些什么？"
+        expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+        expect(page.locator(".welcome h2")).to_have_text("想了解些什么？", use_inner_text=True)
         picture(page, "chat-chinese")
         ask(page, "彩虹")
-        assert page.inner_text(".thinking summary").startswith("思考了")
-        assert "词元/秒" in page.inner_text(".stats")
+        expect(page.locator(".thinking summary")).to_contain_text("思考了", use_inner_text=True)
+        expect(page.locator(".stats")).to_contain_text("词元/秒", use_inner_text=True)
         page.click("#options")
         page.get_by_text("English").click()
-        assert page.inner_text("#settings h2") == "Settings"
-        assert page.inner_text(".thinking summary").startswith("Thought for")
+        expect(page.locator("#settings h2")).to_have_text("Settings", use_inner_text=True)
+        expect(page.locator(".thinking summary")).to_contain_text("Thought for", use_inner_text=True)
         reload(page)
-        assert page.get_attribute("html", "lang") == "en"
+        expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
@@ -236,7 +237,7 @@ def test_first_paint_needs_no_library(browser, page_server, fake):
     with watched_page(
         browser, page_server.url, before=lambda page: page.on("request", lambda request: asked.append(request.url))
     ) as page:
-        assert page.locator(".welcome").is_visible()
+        expect(page.locator(".welcome")).to_be_visible()
         assert not [url for url in asked if "/vendor/" in url]
         ask(page, "hello")
         assert {url.rsplit("/vendor/")[1] for url in asked if "/vendor/" in url} == {"marked.js", "purify.js"}
@@ -255,6 +256,6 @@ def test_pictures_for_the_docs(browser, page_server, fake):
             ask(page, "Why does a rainbow have its colours in that order?")
             page.wait_for_selector(".hljs-keyword")
             page.wait_for_selector(".katex-display")
-            assert last_answer(page).locator(".block").count() == 8
+            expect(last_answer(page).locator(".block")).to_have_count(8)
             page.evaluate("document.getElementById('messages').scrollTop = 0")
             picture(page, f"chat-answer-{scheme}")

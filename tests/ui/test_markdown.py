@@ -6,6 +6,7 @@ import json
 import random
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.contract.source import ROOT
 from tests.ui.browsing import ask, last_answer, until, wait_for_end
@@ -41,7 +42,7 @@ def test_hostile_text_stays_text(page, fake):
         fake.script = lambda _, text=text: [text[: len(text) // 2], text[len(text) // 2 :]]
         ask(page, "x")
     assert page.evaluate("window.hit") is None
-    assert page.locator(FORBIDDEN).count() == 0
+    expect(page.locator(FORBIDDEN)).to_have_count(0)
     links = page.eval_on_selector_all("#messages a", "all => all.map(a => [a.getAttribute('href'), a.rel, a.target])")
     assert links
     for href, rel, target in links:
@@ -53,7 +54,7 @@ def test_hostile_text_stays_text(page, fake):
     page.locator(".thinking summary").last.click()
     page.wait_for_selector(".thinking .prose >> nth=-1 >> p >> nth=0")
     assert page.evaluate("window.hit") is None
-    assert page.locator(FORBIDDEN).count() == 0
+    expect(page.locator(FORBIDDEN)).to_have_count(0)
 
 
 def test_markdown_code_tables_and_mathematics(page, fake):
@@ -63,24 +64,24 @@ def test_markdown_code_tables_and_mathematics(page, fake):
     ask(page, "x")
     page.wait_for_selector(".katex-display")
     page.wait_for_selector(".hljs-number")
-    assert page.locator("table td").count() == 2
+    expect(page.locator("table td")).to_have_count(2)
     assert page.locator("table td").last.evaluate("node => getComputedStyle(node).textAlign") == "end"
-    assert page.locator(".katex").count() == 3
-    assert page.locator("ol").get_attribute("start") == "7"
+    expect(page.locator(".katex")).to_have_count(3)
+    expect(page.locator("ol")).to_have_attribute("start", "7")
     # Commands for which KaTeX sets style attributes, and what is no LaTeX.
     fake.script = lambda _: [
         r"$\boxed{4}$ $\pmb{x}$ $\color{red}y$ $\fcolorbox{red}{blue}{z}$ $\sqrt[3]{x}$ $\frac{1$ $\x$"
     ]
     ask(page, "y")
-    assert last_answer(page).locator(".katex").count() == 5
-    assert last_answer(page).locator(".source").all_inner_texts() == [r"\frac{1", r"\x"]
+    expect(last_answer(page).locator(".katex")).to_have_count(5)
+    expect(last_answer(page).locator(".source")).to_have_text([r"\frac{1", r"\x"], use_inner_text=True)
 
 
 def test_mathematics_needs_its_dollars(page, fake):
     fake.script = lambda _: ["5$ and 6$, $ x$\n\n- [x] done"]
     ask(page, "x")
-    assert "5$ and 6$, $ x$" in last_answer(page).inner_text()
-    assert "☑ done" in last_answer(page).inner_text()
+    expect(last_answer(page)).to_contain_text("5$ and 6$, $ x$", use_inner_text=True)
+    expect(last_answer(page)).to_contain_text("☑ done", use_inner_text=True)
 
 
 def test_code_is_copied_as_it_is(browser, page, fake):
@@ -165,7 +166,7 @@ def test_finished_blocks_are_never_replaced_in_20_000_tokens(page, fake):
     assert page.evaluate("window.faults") == []
     blocks = page.evaluate("document.querySelectorAll('.assistant .body > .block').length")
     assert page.evaluate("window.finished.size") == blocks > 200
-    assert "20,000 tokens" in page.inner_text(".stats")
+    expect(page.locator(".stats")).to_contain_text("20,000 tokens", use_inner_text=True)
     assert page.evaluate("document.querySelectorAll('.assistant .katex').length") > 5
 
 
@@ -180,7 +181,7 @@ def test_a_long_list_redraws_only_its_last_item(page, fake):
     )
     fake.script = lambda _: (piece for i in range(200) for piece in (f"- item **{i}**", f" more {i}\n", 0.002))
     ask(page, "list")
-    assert page.locator(".assistant li").count() == 200
+    expect(page.locator(".assistant li")).to_have_count(200)
     # Each drawing replaces one item, not all of them.
     assert page.evaluate("window.removed") <= 400
 

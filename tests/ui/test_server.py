@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.contract.source import ROOT
 from tests.ui.conftest import serving
@@ -204,7 +205,7 @@ def test_the_page_runs_where_only_our_wheel_is(bare_environment, browser, fake):
             url = lines[1].split()[-1]
             with watched_page(browser, url) as page:
                 ask(page, "hello")
-                assert last_answer(page).inner_text() == "You said hello"
+                expect(last_answer(page)).to_have_text("You said hello", use_inner_text=True)
         finally:
             process.terminate()
     assert process.wait(5) != 0

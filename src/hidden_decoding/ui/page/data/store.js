@@ -59,10 +59,24 @@ export async function loadAll() {
   return { conversations, damaged: records.length - conversations.length };
 }
 
+/** Makes one change and commits it at once: a page that is closed right after does not lose it. */
+async function write(change) {
+  const store = await table("readwrite");
+  const { transaction } = store;
+  // A full disk may show only when the transaction ends, after the request itself has succeeded.
+  const ended = new Promise((done, fail) => {
+    transaction.oncomplete = done;
+    transaction.onabort = () => fail(transaction.error);
+  });
+  change(store);
+  transaction.commit();
+  await ended;
+}
+
 export async function save(record) {
-  await result((await table("readwrite")).put(record));
+  await write((store) => store.put(record));
 }
 
 export async function remove(id) {
-  await result((await table("readwrite")).delete(id));
+  await write((store) => store.delete(id));
 }
