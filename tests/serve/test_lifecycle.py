@@ -79,7 +79,7 @@ def test_leaving_at_the_very_moment_a_token_comes_is_leaving():
         yield delta
         await asyncio.sleep(60)
 
-    async def leave_as_a_token_comes() -> None:
+    async def leave_as_a_token_comes(turns: int) -> None:
         state = SimpleNamespace(
             draining=False,
             running=set(),
@@ -90,15 +90,14 @@ def test_leaving_at_the_very_moment_a_token_comes_is_leaving():
         )
         generation = Generation(state, [Job(token_ids=[1], params=None)])
         await generation.open(5)
-        seen = []
+        seen = asyncio.Event()
 
         async def read() -> None:
-            async for event in generation:
-                seen.append(event)
+            async for _ in generation:
+                seen.set()
 
         reader = asyncio.create_task(read())
-        while not seen:
-            await asyncio.sleep(0)
+        await seen.wait()
         for _ in range(3):  # the reader now waits for the next token
             await asyncio.sleep(0)
         generation._events.put_nowait((0, delta))
@@ -112,7 +111,7 @@ def test_leaving_at_the_very_moment_a_token_comes_is_leaving():
         assert stopped, f"the cancellation was lost, {turns} turns of the loop after the token"
 
     for turns in range(4):
-        asyncio.run(leave_as_a_token_comes())
+        asyncio.run(leave_as_a_token_comes(turns))
 
 
 def test_neighbours_of_a_client_that_leaves_are_not_touched(tiny_checkpoint):
