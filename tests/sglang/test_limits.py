@@ -6,23 +6,26 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from sglang.srt.arg_groups.overrides import resolving_view
 from sglang.srt.layers.attention.attention_registry import ATTENTION_BACKENDS
 from sglang.srt.model_executor.cuda_graph_config import Backend, Phase, default_cuda_graph_config, with_phase
 from sglang.srt.models.registry import ModelRegistry
 from sglang.srt.plugins import load_plugins
+from sglang.srt.server_args import ServerArgs
 
 from hidden_decoding.engines.sglang.attention import attend
 from hidden_decoding.engines.sglang.limits import (
     SUPPORTED_BACKENDS,
     context_in_tokens,
+    defaults,
     fastest_backend,
     kv_heads_of_a_slot,
     overrides,
 )
 from hidden_decoding.engines.sglang.rows import rows_to_slots, slots_to_rows
 from hidden_decoding.errors import ConfigError
-from hidden_decoding.streams import expand_positions
-from tests.support import tiny_config
+from hidden_decoding.streams import expand_positions, positions_to_tokens
+from tests.support import save_tiny_checkpoint, tiny_config
 
 REFUSED = [
     ({"enable_lora": True}, "--enable-lora"),
@@ -61,7 +64,7 @@ def chosen(**given):
         "page_size": None,
         "cuda_graph_config": default_cuda_graph_config(),
     }
-    return overrides(SimpleNamespace(**{**so_far, **given}, _raw_input=given), tiny_config(4))
+    return defaults(SimpleNamespace(**{**so_far, **given}, _raw_input=given), 4)
 
 
 def test_defaults_that_fit_are_set():
@@ -69,6 +72,23 @@ def test_defaults_that_fit_are_set():
     assert found["attention_backend"] == "torch_native"
     assert found["chunked_prefill_size"] == 2048
     assert found["boundary_reduction"] == "ar"
+
+
+@pytest.mark.parametrize("num_streams", [2, 8])
+def test_a_plain_launch_takes_them(tmp_path, num_streams):
+    def resolved(streams, **asked):
+        directory = save_tiny_checkpoint(tmp_path / str(streams), streams)
+        args = ServerArgs(model_path=str(directory), device="cpu", **asked)
+        args.resolve_once()
+        return resolving_view(args)
+
+    load_plugins()
+    found, usual = resolved(num_streams), resolved(1)
+    assert found.attention_backend == "torch_native"
+    assert found.cuda_graph_config.prefill.backend == Backend.DISABLED
+    assert usual.chunked_prefill_size > 0
+    assert found.chunked_prefill_size == positions_to_tokens(usual.chunked_prefill_size, num_streams)
+    assert resolved(num_streams, chunked_prefill_size=24).chunked_prefill_size == 24
 
 
 def test_a_default_step_holds_whole_pages():

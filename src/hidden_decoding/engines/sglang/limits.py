@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 # torch_native is tested. fa3 and triton are written from their sources and checked as far as a CPU can.
 SUPPORTED_BACKENDS = ("torch_native", "fa3", "triton")
+SOURCE = "hidden_decoding"  # who declares a setting, in SGLang's records
 
 
 def streams_in(config: Any) -> int:
@@ -58,7 +59,13 @@ def overrides(server_args: Any, hf_config: Any) -> dict[str, Any]:
         return {}
     for reason in refusals(server_args, hf_config):
         raise ConfigError(f"{reason} (this model reads n = {n} positions per token)")
-    return defaults(server_args, n)
+    changed = defaults(server_args, n)
+    # SGLang lets a model override a few fields only, and this one is declared by hooks of its own instead.
+    if (tokens := changed.pop("chunked_prefill_size", None)) is not None:
+        from sglang.srt.arg_groups.overrides import declare_resolution
+
+        declare_resolution(server_args, SOURCE, chunked_prefill_size=tokens)
+    return changed
 
 
 def defaults(args: Any, num_streams: int) -> dict[str, Any]:
@@ -73,7 +80,8 @@ def defaults(args: Any, num_streams: int) -> dict[str, Any]:
         changed["boundary_reduction"] = "ar"
     if chosen.attention_backend is None and chosen.prefill_attention_backend is None:
         changed["attention_backend"] = fastest_backend(chosen.device, chosen.dtype)
-    if asked.get("chunked_prefill_size") is None and (chosen.chunked_prefill_size or 0) > 0:
+    declared = any(source == SOURCE for source, _ in getattr(args, "_resolved_overrides", None) or [])
+    if not declared and asked.get("chunked_prefill_size") is None and (chosen.chunked_prefill_size or 0) > 0:
         # Activations are as large as the positions are many. SGLang wants whole pages.
         tokens, page = positions_to_tokens(chosen.chunked_prefill_size, num_streams), chosen.page_size or 1
         changed["chunked_prefill_size"] = max(page, tokens - tokens % page)
