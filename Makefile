@@ -17,13 +17,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo chromium pictures test test-vllm test-sglang test-kernels test-container lint docs reference check check-extras format clean remote-code
+.PHONY: demo chromium pictures test test-vllm test-vllm-next test-sglang test-kernels test-container lint docs reference check check-extras format clean remote-code
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, upcycle, compare, serve and query a small model (at most 6 minutes, no network)"
 	@echo "make test    the whole test suite of the main environment"
 	@echo "make test-vllm  the vLLM plugin on the real engine, on the CPU, in an environment of its own"
+	@echo "make test-vllm-next  the same on vLLM 0.33's Python, over the CPU kernels of 0.32"
 	@echo "make test-sglang  the SGLang plugin, in the same way"
 	@echo "make test-kernels  the local engine's Triton kernels, by Triton's interpreter on the CPU"
 	@echo "make test-container  the CPU image, built and run without Docker (root, buildah, podman)"
@@ -70,6 +71,13 @@ $(VLLM_STAMP): pyproject.toml environments/vllm/install.sh environments/vllm/req
 
 test-vllm: $(VLLM_STAMP)
 	HIDDEN_DECODING_TEST_ENGINE=vllm $(VLLM_VENV)/bin/python -m pytest tests/vllm $(PYTEST_FLAGS)
+
+# The same tests on the Python of the newest vLLM over the CPU kernels of the pinned one. Downloads 340 MB: not part of check.
+VLLM_NEXT = .scratch/vllm-next
+test-vllm-next: $(VLLM_STAMP)
+	environments/vllm/next_release.sh $(VLLM_VENV) $(VLLM_NEXT)
+	PYTHONPATH=$(abspath $(VLLM_NEXT)) VLLM_TARGET_DEVICE=cpu HIDDEN_DECODING_TEST_ENGINE=vllm \
+	  $(VLLM_VENV)/bin/python -m pytest tests/vllm $(PYTEST_FLAGS)
 
 $(SGLANG_STAMP): pyproject.toml environments/sglang/install.sh environments/sglang/requirements.txt $(wildcard environments/sglang/cpu_platform/*)
 	PYTHON=$(PYTHON) TORCH_INDEX_URL=$(TORCH_INDEX_URL) environments/sglang/install.sh $(SGLANG_VENV)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.cli.serve import make_arg_parser  # its home moved between 0.32 and 0.33
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tests.documented_commands import documented_flags
