@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +14,13 @@ import pytest
 import torch
 
 from hidden_decoding.cli.main import main
-from hidden_decoding.modeling.checkpoint import load_model
-from hidden_decoding.train import checkpoint
-from hidden_decoding.train.loop import train_cpt
+from hidden_decoding.modeling.checkpoint import load_config, load_model
+from hidden_decoding.train import checkpoint, disk, sft_checkpoints
 from hidden_decoding.train.metrics import read_metrics
 from tests.conftest import missing
 from tests.train import fault_soak
-from tests.train.support import losses, settings, write_corpus
+from tests.train.chats import write_chats
+from tests.train.support import losses, write_corpus
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,14 +34,20 @@ def step_losses(out: Path) -> list[float]:
     return [record["loss"] for record in read_metrics(out / "metrics.jsonl") if record["kind"] == "step"]
 
 
+@pytest.fixture(scope="module")
+def data(text, tmp_path_factory):
+    """What each verb trains on."""
+    return {"cpt": text, "sft": write_chats(tmp_path_factory.mktemp("chats") / "chats.jsonl")}
+
+
 @pytest.mark.slow
-def test_killed_at_random_twenty_times_a_run_ends_as_if_never_touched(tiny_checkpoint, text, tmp_path):
-    start = tiny_checkpoint(2)
-    straight = train_cpt(settings(start, text, tmp_path / "straight", **fault_soak.SETTINGS), progress=False)
-    out, kills = tmp_path / "killed", []
-    arguments = [str(start), str(text), str(out), "7"]
+@pytest.mark.parametrize("verb", fault_soak.KINDS)
+def test_killed_at_random_twenty_times_a_run_ends_as_if_never_touched(tiny_checkpoint, data, tmp_path, verb):
+    start, kind = tiny_checkpoint(2), fault_soak.KINDS[verb]
+    config = kind.settings(start, data[verb], tmp_path / "straight", **fault_soak.SETTINGS)
+    straight, out = kind.train(config, progress=False), tmp_path / "killed"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.train.fault_soak", *arguments],
+        [sys.executable, "-m", "tests.train.fault_soak", verb, str(start), str(data[verb]), str(out), "7"],
         capture_output=True, text=True, timeout=500, check=False, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -68,26 +76,70 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_one_clear_line_and_loses_no_checkpoint(tiny_checkpoint, text, tmp_path, small_disk, capsys):
-    start = tiny_checkpoint(2)
-    longest = {"steps": 8, "checkpoint_every": 1, "keep_checkpoints": 9, "track": "none"}
-    straight = train_cpt(settings(start, text, tmp_path / "straight", **longest), progress=False)
-    out = small_disk / "run"
+def flags_for(verb: str, start: Path, data: Path, out: Path) -> list[str]:
+    """A run of eight steps that keeps every checkpoint."""
     flags = [
-        "train", "cpt", "-q", "--model", str(start), "--data", str(text), "--out", str(out),
-        "--cache-dir", str(text.parent / "cache"), "--heldout-fraction", "0.1", "--tokens-per-sequence", "48",
-        "--sequences-per-step", "4", "--steps", "8", "--warmup-steps", "2", "--learning-rate", "3e-3",
-        "--evaluate-every", "3", "--evaluate-tokens", "400", "--loss-chunk-tokens", "64", "--device", "cpu",
+        "train", verb, "-q", "--model", str(start), "--data", str(data), "--out", str(out),
+        "--heldout-fraction", "0.1", "--tokens-per-sequence", "256", "--sequences-per-step", "2", "--steps", "8",
+        "--warmup-steps", "2", "--learning-rate", "3e-3", "--evaluate-every", "3", "--device", "cpu",
         "--checkpoint-every", "1", "--keep-checkpoints", "9", "--track", "none",
     ]  # fmt: skip
-    assert main(flags) == 2
+    return [*flags, "--cache-dir", str(data.parent / "cache")] if verb == "cpt" else flags
+
+
+# The disk is full at the first checkpoint, at a later one, in PyTorch's and in safetensors' own writers.
+@pytest.mark.parametrize("kilobytes", [300, 1000, 3000, 6000])
+@pytest.mark.parametrize("verb", fault_soak.KINDS)
+def test_a_full_disk_is_one_clear_line_and_loses_no_checkpoint(
+    tiny_checkpoint, data, tmp_path, small_disk, capsys, caplog, verb, kilobytes
+):
+    start, out = tiny_checkpoint(2), small_disk / "run"
+    assert main(flags_for(verb, start, data[verb], tmp_path / "straight")) == 0
+    subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(small_disk)], check=True)
+    capsys.readouterr()
+    assert main(flags_for(verb, start, data[verb], out)) == 2
     said = capsys.readouterr().err
     assert "No space left on device" in said
-    assert "the newest complete checkpoint is" in said
     assert "--resume" in said
     assert "Traceback" not in said
-    kept = checkpoint.latest(out)
-    assert kept is not None
+    kept = (checkpoint if verb == "cpt" else sft_checkpoints).latest(out)
+    assert (f"the newest complete checkpoint is {kept}" if kept else "there is no complete checkpoint yet") in said
+    assert kept or kilobytes <= 1000
+    assert "MB of free space, but this run may need" in caplog.text, "and it had been said before the first step"
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    assert main([*flags, "--resume"]) == 0
-    assert step_losses(out) == losses(straight)
+    assert main([*flags_for(verb, start, data[verb], out), "--resume"]) == 0
+    assert step_losses(out) == step_losses(tmp_path / "straight")
+    assert load_config(out / "model").num_streams == 2
+
+
+@pytest.mark.parametrize("verb", fault_soak.KINDS)
+def test_a_disk_that_is_full_at_the_very_end_loses_only_the_result(
+    tiny_checkpoint, data, tmp_path, small_disk, capsys, verb
+):
+    start, out = tiny_checkpoint(2), small_disk / "run"
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert main([*flags_for(verb, start, data[verb], out), "--stop-at-step", "7"]) == 0
+    used = shutil.disk_usage(small_disk).used
+    subprocess.run(["mount", "-o", f"remount,size={used // 1024 + 120}k", str(small_disk)], check=True)
+    again = [*flags_for(verb, start, data[verb], out), "--resume", "--checkpoint-every", "0"]
+    assert main(again) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not (out / "model").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert main(again) == 0
+    assert len(step_losses(out)) == 8
+
+
+def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
+    for error in (OSError(errno.EIO, "Input/output error"), RuntimeError("PytorchStreamWriter failed writing file")):
+        with pytest.raises(type(error)), disk.full_disk_is_clear(tmp_path, checkpoint.latest):
+            raise error
+
+
+def test_room_is_counted_and_warned_of_once(tmp_path, caplog):
+    assert [disk.checkpoints_at_once(*run) for run in ((10, 0, 2), (10, 4, 2), (100, 1, 2))] == [0, 2, 3]
+    free = shutil.disk_usage(tmp_path).free
+    disk.warn_of_little_room(tmp_path, weights=1000, checkpoint_weights=1000, trained=1000, checkpoints=3)
+    assert not caplog.records
+    disk.warn_of_little_room(tmp_path, weights=free // 4 + 10**9, checkpoint_weights=0, trained=0, checkpoints=0)
+    assert "may need" in caplog.text

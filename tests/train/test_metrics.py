@@ -46,7 +46,10 @@ def test_cosine_of_streams_equals_one_by_hand(tiny_checkpoint):
     model = load_model(tiny_checkpoint(4))
     ids = torch.arange(1, 17).reshape(1, 16)
     row = Row(ids[0].numpy(), torch.arange(16).numpy(), ids[0].numpy(), 16)
-    found = stream_cosine(CausalLoss(model, 64), make_batch([row]), 4)
+    batch, loss = make_batch([row]), CausalLoss(model, 64)
+    found = stream_cosine(
+        model.model.layers, lambda: loss(batch.ids_BT, batch.position_ids_BT, batch.targets_BT), 4
+    )
     states = model.model(input_ids=ids, return_streams=True, output_hidden_states=True, use_cache=False).hidden_states
     states = [h_BPD.detach() for h_BPD in states]
     for name, h_BPD in {"input": states[0], "middle": states[1], "last": states[2]}.items():
@@ -54,7 +57,7 @@ def test_cosine_of_streams_equals_one_by_hand(tiny_checkpoint):
         pairs = [torch.cosine_similarity(token[k], token[3], dim=0) for token in by_token for k in range(3)]
         assert found[name] == pytest.approx(float(torch.stack(pairs).mean()), abs=1e-5)
     assert mean_cosine(states[0][:, -4:].repeat(1, 2, 1) * 0 + 1, 4) == pytest.approx(1)
-    assert stream_cosine(CausalLoss(load_model(tiny_checkpoint(1)), 64), make_batch([row]), 1) is None
+    assert stream_cosine(model.model.layers, pytest.fail, 1) is None
 
 
 def test_evaluations_carry_the_cosine_and_are_not_changed_by_it(tiny_checkpoint, text, tmp_path, monkeypatch):

@@ -16,10 +16,11 @@ from trl import SFTTrainer
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.modeling.checkpoint import load_config, load_model, load_tokenizer
 from hidden_decoding.modeling.exporting import export_checkpoint
+from hidden_decoding.modeling.flops import forward_flops_per_token
 from hidden_decoding.train import sft_setup
 from hidden_decoding.train.sft import SftRun, train_sft
 from hidden_decoding.train.sft_data import load_chats, rows_of
-from hidden_decoding.train.sft_trainer import MARK, complete_checkpoints
+from hidden_decoding.train.sft_checkpoints import MARK, complete_checkpoints
 from tests.equivalence.tolerances import BF16_LOSS, FP32_GRADIENT_RELATIVE, FP32_LOSS
 from tests.support import BruteForce
 from tests.train.chats import settings, write_chats
@@ -113,6 +114,53 @@ def test_bf16_is_near(tiny_checkpoint, chats, tmp_path, rank):
     assert losses(near) == pytest.approx(losses(exact), abs=BF16_LOSS)
     assert losses(near) != losses(exact)
     assert load_model(near.model).dtype == torch.float32, "the start's"
+
+
+# ---------------------------------------------------------------------------------------------------------- metrics
+
+
+def test_norms_of_groups_are_those_before_clipping(tiny_checkpoint, chats, tmp_path):
+    model = tiny_checkpoint(2)
+    whole, clipped = (
+        next(r for r in one_step(model, chats, tmp_path / f"{bound}", clip_norm=bound)[0].records if r["kind"] == "step")
+        for bound in (0.0, 0.01)
+    )
+    assert set(whole["gradient_norms"]) == {"tables", "backbone", "head"}
+    assert all(norm > 0 for norm in whole["gradient_norms"].values())
+    assert clipped["gradient_norms"] == pytest.approx(whole["gradient_norms"], rel=FP32_GRADIENT_RELATIVE)
+    for record in (whole, clipped):
+        assert math.hypot(*record["gradient_norms"].values()) == pytest.approx(record["gradient_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_speed_is_a_share_of_the_peak(tiny_checkpoint, chats, tmp_path, rank):
+    """The head counts learned tokens only; frozen matrices cost their backward pass once."""
+    model = tiny_checkpoint(4)
+    result, _ = one_step(model, chats, tmp_path / "run", peak_tflops=0.5, lora_rank=rank)
+    step = next(record for record in result.records if record["kind"] == "step")
+    forward = forward_flops_per_token(load_config(model), 256)
+    by_hand = (2 if rank else 3) * (forward.layers * step["tokens"] + forward.head * step["learned_tokens"])
+    by_hand += 3 * forward.attention * step["tokens"]
+    assert step["learned_tokens"] < step["tokens"]
+    assert step["model_flops_per_second"] * step["seconds"] == pytest.approx(by_hand)
+    assert step["mfu"] == pytest.approx(step["model_flops_per_second"] / 0.5e12)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_evaluations_carry_the_cosine_of_streams(tiny_checkpoint, chats, tmp_path, rank):
+    start = tiny_checkpoint(4)
+    result, loaded = one_step(start, chats, tmp_path / "run", packing=False, lora_rank=rank)
+    ids, model = torch.tensor([loaded.heldout[0].ids]), load_model(start)
+    with torch.no_grad():
+        states = model.model(input_ids=ids, return_streams=True, output_hidden_states=True, use_cache=False)
+    found = result.records[1]["stream_cosine"]
+    assert list(found) == ["input", "middle", "last"]
+    for value, h_BPD in zip(found.values(), states.hidden_states, strict=False):
+        by_token = h_BPD.reshape(ids.shape[1], 4, -1)
+        pairs = [torch.cosine_similarity(token[k], token[3], dim=0) for token in by_token for k in range(3)]
+        assert value == pytest.approx(float(torch.stack(pairs).mean()), abs=1e-5)
+    plain, _ = one_step(tiny_checkpoint(1), chats, tmp_path / "plain")
+    assert plain.records[1]["stream_cosine"] is None
 
 
 # ------------------------------------------------------------------------------------------------------------- LoRA

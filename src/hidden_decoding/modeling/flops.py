@@ -17,6 +17,7 @@ from typing import Any
 from hidden_decoding.streams import tokens_to_positions
 
 BACKWARD_AND_FORWARD = 3
+THROUGH_AND_FORWARD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,17 @@ def forward_flops_per_token(config: Any, tokens_per_sequence: int) -> ForwardFlo
     return ForwardFlops(layers=layers, attention=attention, head=2.0 * width * config.vocab_size)
 
 
+def training_flops(forward: ForwardFlops, *, tokens: float, learned_tokens: float, adapters: bool = False) -> float:
+    """Operations of forward and backward pass over `tokens` tokens, the head on the `learned_tokens` with a loss.
+
+    With `adapters` the matrices are frozen: the backward pass goes through them but not into them, and costs as much as
+    the forward; attention has no weights and costs the same. The adapters' own operations are left out.
+    """
+    matrices = forward.layers * tokens + forward.head * learned_tokens
+    times = THROUGH_AND_FORWARD if adapters else BACKWARD_AND_FORWARD
+    return times * matrices + BACKWARD_AND_FORWARD * forward.attention * tokens
+
+
 def training_flops_per_token(config: Any, tokens_per_sequence: int) -> float:
-    """Operations per token of forward and backward pass."""
-    return BACKWARD_AND_FORWARD * forward_flops_per_token(config, tokens_per_sequence).total
+    """Operations per token of forward and backward pass, where every token carries loss."""
+    return training_flops(forward_flops_per_token(config, tokens_per_sequence), tokens=1, learned_tokens=1)

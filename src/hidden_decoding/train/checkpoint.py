@@ -11,7 +11,6 @@ Place in the flow: called by `loop.py`. The published format is written by `expo
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import warnings
@@ -31,12 +30,11 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
-from hidden_decoding.errors import CapacityError, CheckpointError, ConfigError
+from hidden_decoding.errors import CheckpointError, ConfigError
 from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.parallelize import World
 
 STATE_FILE = "state.json"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Optimisers = torch.optim.Optimizer | list[torch.optim.Optimizer]
 
 
@@ -112,24 +110,6 @@ def load(path: Path, module: CausalLoss, optimiser: Optimisers, world: World) ->
     set_optimizer_state_dict(module.model, optimiser, tensors["optimiser"])
     if same_processes:
         _restore_generators(tensors["random"], world)
-
-
-@contextmanager
-def full_disk_is_clear(out: Path) -> Iterator[None]:
-    """Turns a failed write anywhere below into one clear line; complete checkpoints are never touched by it."""
-    try:
-        yield
-    except (OSError, CheckpointException) as error:
-        causes = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else []
-        full = next((e for e in (error, *causes) if isinstance(e, OSError) and e.errno in FULL), None)
-        if full is None:
-            raise
-        newest = latest(out)
-        kept = f"the newest complete checkpoint is {newest}" if newest else "there is no complete checkpoint yet"
-        raise CapacityError(
-            f"{out} could not be written: {full.strerror}; {kept}. Free space, then go on with the same command and "
-            "--resume"
-        ) from error
 
 
 def _training_state(module: CausalLoss, optimiser: Optimisers) -> dict[str, Any]:

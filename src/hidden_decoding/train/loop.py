@@ -28,11 +28,12 @@ from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import checkpoint, parallelize
 from hidden_decoding.train.config import CptConfig
 from hidden_decoding.train.data import Batch, make_batch
+from hidden_decoding.train.disk import checkpoints_at_once, full_disk_is_clear, warn_of_little_room
 from hidden_decoding.train.evaluation import bits_per_byte, heldout_loss
 from hidden_decoding.train.export import export_model
 from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, peak_tflops, read_metrics
-from hidden_decoding.train.optimiser import GROUPS, freeze, group_of, learning_rate, make_optimisers
+from hidden_decoding.train.optimiser import freeze, gradient_norms, learning_rate, make_optimisers
 from hidden_decoding.train.prepare import Prepared, load_weights, prepare, row_stream
 from hidden_decoding.train.start import remove_start
 from hidden_decoding.train.stream_cosine import stream_cosine
@@ -71,7 +72,7 @@ def train_cpt(config: CptConfig, *, progress: bool = True, label: str = "trainin
 def train_in(world: parallelize.World, config: CptConfig, *, progress: bool, label: str) -> CptResult:
     """`train_cpt` in processes that have joined already, and stay joined."""
     out = Path(config.run.out)
-    with checkpoint.full_disk_is_clear(out):
+    with full_disk_is_clear(out, checkpoint.latest):
         prepared = prepare(config, world, progress=progress)
         result = CptRun(config, prepared, world, progress=progress, label=label).run()
     if result.model is not None:
@@ -135,9 +136,20 @@ class CptRun:
         self.metrics.rewind(self.step if found is not None else None)
         if self.world.first:
             self.metrics.tracker = make_tracker(self.config.run.track, self.out, self.config.as_dict(), self.step)
+            self._check_room()
         if found is None:
             self.metrics.write({"kind": "start", "step": 0, "seconds": 0.0, **self._about()})
             self._evaluate()
+
+    def _check_room(self) -> None:
+        run, weights = self.config.run, sum(parameter.numel() for parameter in self.module.parameters())
+        warn_of_little_room(
+            self.out,
+            weights=weights,
+            checkpoint_weights=weights,
+            trained=sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad),
+            checkpoints=checkpoints_at_once(self.config.schedule.steps, run.checkpoint_every, run.keep_checkpoints),
+        )
 
     def _about(self) -> dict[str, Any]:
         width, rows = self.config.data.tokens_per_sequence, self.config.run.sequences_per_step
@@ -174,7 +186,7 @@ class CptRun:
             (loss * scale).backward()
             total += loss.detach().double().cpu()
         loss = float(self.world.total(total)) / max(predicted, 1)
-        norms = self._group_norms()
+        norms = gradient_norms(self.module)  # before clipping
         norm = self._clip()
         usable = math.isfinite(loss) and math.isfinite(norm)
         for optimiser in self.optimisers:
@@ -213,16 +225,6 @@ class CptRun:
         bound = self.config.optimiser.clip_norm or math.inf
         norm: Any = torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound)
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-    def _group_norms(self) -> dict[str, float]:
-        """Norm of each group's gradient before clipping; groups that have none are left out."""
-        norms = {}
-        for group in GROUPS:
-            grads = [p.grad for name, p in self.module.named_parameters() if group_of(name) == group]
-            if found := [grad for grad in grads if grad is not None]:
-                norm: Any = torch.nn.utils.get_total_norm(found)
-                norms[group] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        return norms
 
     def _nonfinite(self, loss: float, norm: float) -> None:
         """Records a step that left the weights as they were; raises where the run is to stop, or skips too often."""
@@ -279,8 +281,7 @@ class CptRun:
         started = time.perf_counter()
         loss, tokens = heldout_loss(self._loss, heldout, run, self.world)
         sample = make_batch([heldout.row(0)]).to(self.world.device)
-        with self._autocast():
-            cosine = stream_cosine(self.module, sample, self.streams)
+        cosine = stream_cosine(self.module.model.model.layers, lambda: self._loss(sample), self.streams)
         self.module.train()
         self.metrics.write(
             {

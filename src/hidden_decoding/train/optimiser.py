@@ -6,7 +6,7 @@ embedding tables are decayed, vectors (norm weights) are not. Muon takes the mat
 both at the same learning rate: Muon's update is scaled to the root mean square that AdamW's has (arXiv 2502.16982,
 `match_rms_adamw`). The rate depends on the step number alone, so a resumed run needs no scheduler state.
 
-Place in the flow: called by `loop.py`.
+Place in the flow: called by `loop.py` and `sft_setup.py`.
 
     >>> make_optimisers(model, OptimiserSettings(optimiser="muon"))
 """
@@ -87,6 +87,17 @@ def make_optimisers(module: nn.Module, settings: OptimiserSettings) -> list[torc
         betas = (settings.beta1, settings.beta2)
         made.append(torch.optim.AdamW(adamw, lr=rate, betas=betas, eps=settings.epsilon, fused=True))
     return made
+
+
+def gradient_norms(module: nn.Module) -> dict[str, float]:
+    """Norm of each group's gradient, over all processes; groups that have none are left out."""
+    norms = {}
+    for group in GROUPS:
+        grads = [p.grad for name, p in module.named_parameters() if group_of(name) == group]
+        if found := [grad for grad in grads if grad is not None]:
+            norm: Any = torch.nn.utils.get_total_norm(found)
+            norms[group] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    return norms
 
 
 def learning_rate(step: int, peak: float, schedule: ScheduleSettings) -> float:

@@ -23,10 +23,12 @@ from typing import Any
 
 from hidden_decoding.errors import ConfigError, DependencyError
 from hidden_decoding.modeling.checkpoint import load_config, load_tokenizer, resolve_model
+from hidden_decoding.modeling.flops import forward_flops_per_token
 from hidden_decoding.streams import tokens_to_positions
-from hidden_decoding.train import sft_setup
+from hidden_decoding.train import sft_checkpoints, sft_setup
 from hidden_decoding.train.chat_tokens import END
 from hidden_decoding.train.checkpoint import check_settings
+from hidden_decoding.train.disk import checkpoints_at_once, full_disk_is_clear, warn_of_little_room
 from hidden_decoding.train.export import write_model
 from hidden_decoding.train.metrics import Metrics, read_metrics
 from hidden_decoding.train.optimiser import check_groups
@@ -124,25 +126,25 @@ class SftRun:
 
     def result(self) -> SftResult:
         """Trains to the last step, or to `stop_at_step`; a finished run that is resumed is only read."""
-        return self._result(None if self.finished else self._train())
+        with full_disk_is_clear(self.out, sft_checkpoints.latest):
+            return self._result(None if self.finished else self._train())
 
     def _train(self) -> int:
         """Returns the step it came to."""
-        from hidden_decoding.train.sft_trainer import complete_checkpoints, remove_half_written
-
         self.out.mkdir(parents=True, exist_ok=True)
         if self.first:
             text = json.dumps(self.config.as_dict(), indent=2) + "\n"
             (self.out / "run.json").write_text(text, encoding="utf-8")
-            remove_half_written(self.out)
-        found = next(reversed(complete_checkpoints(self.out)), None) if self.config.run.resume else None
+            sft_checkpoints.remove_half_written(self.out)
+        found = sft_checkpoints.latest(self.out) if self.config.run.resume else None
         trainer, recorder = self._trainer()
         if found is not None:
             recorder.resume(self._checked(found, recorder.settings))
-        step = None if found is None else int(self._marked(found)["step"])
+        step = None if found is None else int(sft_checkpoints.read_mark(found)["step"])
         recorder.metrics.rewind(step)
         if self.first:
             recorder.metrics.tracker = make_tracker(self.config.run.track, self.out, self.config.as_dict(), step or 0)
+            self._check_room(trainer.model)
         with sft_setup.quiet():
             trainer.train(resume_from_checkpoint=None if found is None else str(found))
         reached = int(trainer.state.global_step)
@@ -152,13 +154,9 @@ class SftRun:
             self._export(trainer)
         return reached
 
-    def _marked(self, found: Path) -> dict[str, Any]:
-        marked: dict[str, Any] = json.loads((found / "complete.json").read_text(encoding="utf-8"))
-        return marked
-
     def _checked(self, found: Path, settings: dict[str, Any]) -> dict[str, Any]:
         """The totals of a checkpoint; refuses one that was trained with other settings."""
-        then = self._marked(found)
+        then = sft_checkpoints.read_mark(found)
         check_settings(then["settings"], settings, found)
         log.info("resumed %s at step %d", self.out, then["step"])
         return then
@@ -181,6 +179,7 @@ class SftRun:
             config,
             schedule=self.schedule,
             streams=self.streams,
+            flops=forward_flops_per_token(self.model_config, config.data.tokens_per_sequence),
             heldout=rows_of(self.chats.heldout, config.data),
             heldout_bytes=sum(sample.text_bytes for sample in self.chats.heldout),
             metrics=metrics,
@@ -201,6 +200,17 @@ class SftRun:
         trainer.remove_callback(PrinterCallback)
         recorder.trainer = trainer
         return trainer, recorder
+
+    def _check_room(self, model: Any) -> None:
+        run, trained = self.config.run, sum(p.numel() for p in model.parameters() if p.requires_grad)
+        weights = sum(p.numel() for p in model.parameters())
+        warn_of_little_room(
+            self.out,
+            weights=weights,
+            checkpoint_weights=trained if self.config.model.lora_rank else weights,
+            trained=trained,
+            checkpoints=checkpoints_at_once(self.schedule.steps, run.checkpoint_every, run.keep_checkpoints),
+        )
 
     def _trajectory(self) -> dict[str, Any]:
         """The settings that decide what the next step is; a resumed run must have the same."""

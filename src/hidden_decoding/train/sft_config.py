@@ -158,6 +158,7 @@ class SftRunSettings(Section):
         default=None, metadata={"help": "write a checkpoint after this step and stop; the schedule spans the whole run"}
     )
     track: str = _as_in(RunSettings, "track")
+    peak_tflops: float | None = _as_in(RunSettings, "peak_tflops")
     seed: int = _as_in(RunSettings, "seed")
 
     def _rules(self) -> dict[str, tuple[bool, str]]:

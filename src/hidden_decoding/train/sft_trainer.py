@@ -2,17 +2,14 @@
 
 Contract: the training step, its loss (the mean over all tokens that carry loss of a step, whatever the number of
 passes and processes) and gradients are TRL's own. `heldout_loss` is the same forward, summed over tokens. The recorder
-writes `metrics.jsonl` as `train cpt` does, evaluates, and marks a checkpoint complete when all of it is written;
-`complete_checkpoints` sees no other.
+writes `metrics.jsonl` as `train cpt` does, evaluates, and marks a checkpoint complete when all of it is written.
 
 Place in the flow: between `sft.py`, which sets it up, and TRL.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 import zlib
 from pathlib import Path
@@ -23,12 +20,13 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from hidden_decoding.errors import ConfigError
+from hidden_decoding.modeling.flops import ForwardFlops, training_flops
 from hidden_decoding.streams import tokens_to_positions
-from hidden_decoding.train.metrics import Metrics, peak_memory_bytes
-from hidden_decoding.train.optimiser import learning_rate
+from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, peak_tflops
+from hidden_decoding.train.optimiser import gradient_norms, learning_rate
+from hidden_decoding.train.sft_checkpoints import mark
 from hidden_decoding.train.sft_config import SftConfig
-
-MARK = "complete.json"  # holds the settings of the run; written last
+from hidden_decoding.train.stream_cosine import stream_cosine
 
 
 class ChatTrainer(SFTTrainer):  # type: ignore[misc]
@@ -46,10 +44,13 @@ class ChatTrainer(SFTTrainer):  # type: ignore[misc]
         self.step_rows = zlib.crc32(ids.cpu().numpy().tobytes(), self.step_rows)
         return super().training_step(model, inputs, *args, **kwargs)
 
+    def _evaluated(self) -> Any:
+        return self.model_wrapped if self.is_fsdp_enabled else self.model
+
     @torch.no_grad()
     def heldout_loss(self, rows: Any) -> tuple[float, int]:
         """Nats per token that carries loss, over all `rows`, and how many those are; called by all processes."""
-        model = self.model_wrapped if self.is_fsdp_enabled else self.model
+        model = self._evaluated()
         model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         mine, others = self.accelerator.process_index, self.accelerator.num_processes
@@ -65,6 +66,20 @@ class ChatTrainer(SFTTrainer):  # type: ignore[misc]
         nats, tokens = self.accelerator.reduce(sums.to(self.args.device).float() if others > 1 else sums).tolist()
         return nats / max(tokens, 1), int(tokens)
 
+    @torch.no_grad()
+    def stream_cosine(self, row: Any, num_streams: int) -> dict[str, float] | None:
+        """How alike the streams of one row's tokens are, see `stream_cosine.py`; called by all processes."""
+        model, inputs = self._evaluated(), self._prepare_inputs(self.data_collator([row]))
+        plain = self.accelerator.unwrap_model(model)
+        plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+        model.eval()
+        with self.compute_loss_context_manager():
+            found = stream_cosine(
+                plain.model.layers, lambda: model(**inputs, use_cache=False, fused_lm_head=True), num_streams
+            )
+        model.train()
+        return found
+
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Records, evaluations and marks of one run; `begin` is the first record's content."""
@@ -75,17 +90,19 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         *,
         schedule: Any,
         streams: int,
+        flops: ForwardFlops,
         heldout: Any,
         heldout_bytes: int,
         metrics: Metrics,
         settings: dict[str, Any],
         begin: dict[str, Any],
     ) -> None:
-        self.config, self.schedule, self.streams = config, schedule, streams
+        self.config, self.schedule, self.streams, self.flops = config, schedule, streams, flops
         self.heldout, self.heldout_bytes = heldout, heldout_bytes
         self.metrics, self.settings, self.begin = metrics, settings, begin
         self.trainer: Any = None  # set when there is one
         self.tokens, self.learned, self.seconds, self.started, self.took = 0, 0, 0.0, 0.0, 0.0
+        self.clipped_norms: dict[str, float] = {}
 
     def resume(self, totals: dict[str, Any]) -> None:
         """Goes on counting from a checkpoint's totals."""
@@ -100,6 +117,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, *_args: Any, **_: Any) -> None:
         """Starts the clock."""
         self.started = time.perf_counter()
+
+    def on_pre_optimizer_step(self, _args: Any, _state: Any, _control: Any, model: Any = None, **_: Any) -> None:
+        """Each group's gradient, which has been clipped already."""
+        self.clipped_norms = gradient_norms(model)
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stops the clock; ends the run early where asked."""
@@ -127,6 +148,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         counts = torch.tensor([trainer.step_tokens, trainer.step_learned], device=device)
         tokens, learned = trainer.accelerator.reduce(counts).tolist()
         self.tokens, self.learned, self.seconds = self.tokens + tokens, self.learned + learned, self.seconds + self.took
+        lora = bool(self.config.model.lora_rank)
+        flops = training_flops(self.flops, tokens=tokens, learned_tokens=learned, adapters=lora) / self.took
+        peak = self.config.run.peak_tflops or peak_tflops(device)
         self.metrics.write(
             {
                 "kind": "step",
@@ -135,16 +159,24 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                 "loss": loss,
                 "learning_rate": learning_rate(step - 1, self.config.optimiser.learning_rate, self.schedule),
                 "gradient_norm": norm,
+                "gradient_norms": self._norms(norm),
                 "tokens": self.tokens,
                 "learned_tokens": self.learned,
                 "positions": tokens_to_positions(self.tokens, self.streams),
                 "tokens_per_second": tokens / self.took,
                 "positions_per_second": tokens_to_positions(tokens, self.streams) / self.took,
+                "model_flops_per_second": flops,
+                "mfu": flops / (1e12 * peak * trainer.accelerator.num_processes) if peak else None,
                 "memory_bytes": peak_memory_bytes(device),
                 "rows_checksum": trainer.step_rows,
             }
         )
         trainer.step_tokens, trainer.step_learned, trainer.step_rows = 0, 0, 0
+
+    def _norms(self, whole: float) -> dict[str, float]:
+        """The groups' norms from before clipping, which scaled all of them alike; `whole` is the gradient's then."""
+        clipped = math.hypot(*self.clipped_norms.values())
+        return {name: norm * whole / clipped if clipped else 0.0 for name, norm in self.clipped_norms.items()}
 
     def evaluate(self, step: int) -> None:
         """Held-out loss, where there is something held out."""
@@ -159,6 +191,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             "heldout_loss": loss,
             "bits_per_byte": loss / math.log(2) * tokens / max(1, self.heldout_bytes),
             "heldout_tokens": tokens,
+            "stream_cosine": self.trainer.stream_cosine(self.heldout[0], self.streams),
             "tokens": self.tokens,
             "positions": tokens_to_positions(self.tokens, self.streams),
             "evaluation_seconds": time.perf_counter() - started,
@@ -170,20 +203,5 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
             totals = {"tokens": self.tokens, "learned_tokens": self.learned, "seconds": self.seconds}
-            text = json.dumps({"step": state.global_step, "settings": self.settings, **totals}, indent=2)
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / f".{MARK}").write_text(text + "\n", encoding="utf-8")
-            (folder / f".{MARK}").rename(folder / MARK)
-
-
-def complete_checkpoints(out: Path) -> list[Path]:
-    """Checkpoints of a run that were written to the end, oldest first."""
-    found = [path for path in (out / "checkpoints").glob("checkpoint-*") if (path / MARK).is_file()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def remove_half_written(out: Path) -> None:
-    """Deletes what an interrupted write left, so that it counts for nothing."""
-    for path in (out / "checkpoints").glob("checkpoint-*"):
-        if not (path / MARK).is_file():
-            shutil.rmtree(path)
+            mark(folder, {"step": state.global_step, "settings": self.settings, **totals})

@@ -4,12 +4,12 @@ Contract: one extra forward of a few tokens, without gradient, by every process;
 over streams 1..n-1, at the input, after the middle layer and before the last. None for one stream. The paper's probes
 of the trained 8B model at n = 8 found 0.99 / 0.64 / 0.78 (arXiv 2607.08186).
 
-Place in the flow: called at evaluations by `loop.py`; for a whole answer, stream by stream, see `stream_lens`.
+Place in the flow: called at evaluations by `loop.py` and `sft_trainer.py`; for a whole answer, stream by stream, see `stream_lens`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from hidden_decoding.streams import split_streams
-from hidden_decoding.train.data import Batch
-from hidden_decoding.train.loss import CausalLoss
 
 
 def mean_cosine(h_BPD: Tensor, num_streams: int) -> float:
@@ -29,11 +27,13 @@ def mean_cosine(h_BPD: Tensor, num_streams: int) -> float:
 
 
 @torch.no_grad()
-def stream_cosine(module: CausalLoss, batch: Batch, num_streams: int) -> dict[str, float] | None:
-    """Cosines of the batch at three depths; the module's mode is left as it is."""
+def stream_cosine(
+    decoder_layers: Iterable[Any], forward: Callable[[], Any], num_streams: int
+) -> dict[str, float] | None:
+    """Cosines at three depths in what the decoder layers read while `forward` runs the model they belong to."""
     if num_streams == 1:
         return None
-    layers = list(module.model.model.layers)
+    layers = list(decoder_layers)
     found: dict[str, float] = {}
 
     def reads(name: str) -> Any:
@@ -47,7 +47,7 @@ def stream_cosine(module: CausalLoss, batch: Batch, num_streams: int) -> dict[st
     handles = [layer.register_forward_pre_hook(reads(name)) for name, layer in wanted.items()]
     try:
         with _uncompiled(layers):
-            module(batch.ids_BT, batch.position_ids_BT, batch.targets_BT)
+            forward()
     finally:
         for handle in handles:
             handle.remove()
