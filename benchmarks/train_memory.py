@@ -1,9 +1,10 @@
 """Memory that `train plan` predicts against memory that `train cpt` takes, in real processes on a CPU.
 
-For every case (streams, gradient checkpointing, precision) a process of its own first trains a very small model, so
+For every case (streams, gradient checkpointing, precision, processes) a process of its own first trains a very small model, so
 that libraries, threads and the tokenizer are in memory, notes its resident size, resets the kernel's peak, and then
 runs two steps of `train cpt` on the real shape. What is compared is the peak over that first size: weights,
-gradients, optimiser and activations. glibc is told to hand freed blocks back at once, so that its caches do not count.
+gradients, optimiser and activations. Two processes shard as `train cpt` under torchrun does (FSDP2, here over gloo);
+the larger of them counts, with the same rows for each as in one process. glibc is told to hand freed blocks back at once, so that its caches do not count.
 Linux only.
 
     $ python benchmarks/train_memory.py
@@ -31,7 +32,8 @@ SHAPE = {
 SMALL = {**SHAPE, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
 TOKENS, ROWS, STEPS = 512, 2, 2
 CASES = [
-    {"streams": n, "gradient_checkpointing": checkpointing, "precision": precision}
+    {"streams": n, "gradient_checkpointing": checkpointing, "precision": precision, "processes": processes}
+    for processes in (1, 2)
     for n, precision in ((1, "fp32"), (4, "fp32"), (4, "bf16"))
     for checkpointing in (False, True)
 ]
@@ -69,7 +71,7 @@ def configuration(model: Path, text: Path, out: Path, case: dict, steps: int = S
         heldout_fraction=0.0,
         cache_dir=str(text.parent / "tokens"),
         tokens_per_sequence=TOKENS,
-        sequences_per_step=ROWS,
+        sequences_per_step=ROWS * case["processes"],
         steps=steps,
         device="cpu",
         gradient_checkpointing=case["gradient_checkpointing"],
@@ -83,7 +85,7 @@ def predicted(model: Path, case: dict) -> dict:
     from hidden_decoding.train.plan_settings import PlanSettings
 
     config = configuration(model, model / "text.jsonl", model / "run", case)
-    (stage,) = plan_run([config], PlanSettings())
+    (stage,) = plan_run([config], PlanSettings(gpus=case["processes"]))
     return stage.as_dict()["memory"]
 
 
@@ -117,11 +119,14 @@ def compare(case: dict) -> dict:
         (folder / "text.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         make_model(folder / "small", case["streams"], SMALL)
         make_model(folder / "model", case["streams"], SHAPE)
-        command = [sys.executable, __file__, "--child", str(folder), json.dumps(case)]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={case['processes']}"]
+        start = [sys.executable, *(launcher if case["processes"] > 1 else [])]
+        command = [*start, __file__, "--child", str(folder), json.dumps(case)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **GLIBC})
         if done.returncode:
             raise SystemExit(done.stderr)
-        found = json.loads(done.stdout.splitlines()[-1])
+        every = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        found = max(every, key=lambda one: one["taken_bytes"])
         plan = predicted(folder / "model", case)
     return {**case, **found, "predicted": plan, "predicted_over_taken": plan["total"] / found["taken_bytes"]}
 
@@ -141,9 +146,9 @@ def main() -> None:
         results.append(compare(case))
         last = results[-1]
         print(
-            f"n = {last['streams']}, {last['precision']}, checkpointing {last['gradient_checkpointing']}: predicted "
-            f"{last['predicted']['total'] / 2**20:.0f} MiB, taken {last['taken_bytes'] / 2**20:.0f} MiB, "
-            f"{last['predicted_over_taken']:.3f}"
+            f"n = {last['streams']}, {last['precision']}, checkpointing {last['gradient_checkpointing']}, "
+            f"{last['processes']} process(es): predicted {last['predicted']['total'] / 2**20:.0f} MiB, taken "
+            f"{last['taken_bytes'] / 2**20:.0f} MiB, {last['predicted_over_taken']:.3f}"
         )
     shape = {**SHAPE, "tokens_per_sequence": TOKENS, "sequences_per_pass": ROWS}
     write_record(args.out, {"shape": shape, "cases": results}, command="python benchmarks/train_memory.py")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.train.conversations import conversations_in, find_chats
@@ -59,6 +61,37 @@ def test_what_follows_the_last_answer_is_dropped(tmp_path):
         "role": "system",
         "content": "S",
     }
+
+
+def test_parquet_holds_what_jsonl_holds(tmp_path):
+    """In Parquet every message has the keys of all; absent ones come back as nulls and must count for nothing."""
+    rows = [
+        {"messages": [{**USER, "loss_weight": 1}, {"role": "assistant", "tool_calls": [CALL]}, ANSWER], "id": 7},
+        {"messages": [USER, {**ANSWER, "reasoning_content": "Hm."}, USER], "tools": json.dumps([TOOL]), "id": 8},
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "system": "S"},
+    ]
+    lines, table = tmp_path / "chats.jsonl", tmp_path / "folder" / "chats.parquet"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    table.parent.mkdir()
+    names = {name for row in rows for name in row}
+    parquet.write_table(pyarrow.Table.from_pylist([dict.fromkeys(names) | row for row in rows]), table)
+    ours, theirs = (list(conversations_in(file, Broken())) for file in (table, lines))
+    assert [chat.place for chat in ours] == [f"{table}, row {number}" for number in (1, 2, 3)]
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.messages, one.learned, one.tools) == (other.messages, other.learned, other.tools)
+    assert find_chats([str(table.parent)]) == [table]
+
+
+def test_parquet_that_cannot_be_read(tmp_path):
+    other, torn = tmp_path / "other.parquet", tmp_path / "torn.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), other)
+    with pytest.raises(ConfigError, match=r"no column 'messages' or 'conversations'; it has text"):
+        list(conversations_in(other, Broken()))
+    torn.write_bytes(other.read_bytes()[:-20])
+    with pytest.raises(ConfigError, match=r"torn.parquet, row 1 and all after it: the Parquet file is cut off"):
+        list(conversations_in(torn, Broken()))
+    broken = Broken(skip=True)
+    assert (list(conversations_in(torn, broken)), broken.count) == ([], 1)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,7 @@ def test_cosine_of_streams_equals_one_by_hand(tiny_checkpoint):
     ids = torch.arange(1, 17).reshape(1, 16)
     row = Row(ids[0].numpy(), torch.arange(16).numpy(), ids[0].numpy(), 16)
     batch, loss = make_batch([row]), CausalLoss(model, 64)
-    found = stream_cosine(
-        model.model.layers, lambda: loss(batch.ids_BT, batch.position_ids_BT, batch.targets_BT), 4
-    )
+    found = stream_cosine(model.model.layers, lambda: loss(batch.ids_BT, batch.position_ids_BT, batch.targets_BT), 4)
     states = model.model(input_ids=ids, return_streams=True, output_hidden_states=True, use_cache=False).hidden_states
     states = [h_BPD.detach() for h_BPD in states]
     for name, h_BPD in {"input": states[0], "middle": states[1], "last": states[2]}.items():

@@ -34,8 +34,9 @@ def script():
     return module
 
 
-def test_memory_of_a_real_run_is_predicted_within_a_tenth(script):
-    found = script.compare({"streams": 4, "gradient_checkpointing": False, "precision": "fp32"})
+@pytest.mark.parametrize("processes", [1, 2])
+def test_memory_of_a_real_run_is_predicted_within_a_tenth(script, processes):
+    found = script.compare({"streams": 4, "gradient_checkpointing": False, "precision": "fp32", "processes": processes})
     assert found["taken_bytes"] > 2 * found["predicted"]["weights"]
     assert found["predicted_over_taken"] == pytest.approx(1, abs=0.1)
 
@@ -43,11 +44,12 @@ def test_memory_of_a_real_run_is_predicted_within_a_tenth(script):
 def test_the_kept_record_is_within_a_tenth_and_of_this_planner(script, tmp_path):
     """Every case that was measured; and the planner still predicts what the record says it did."""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    cases = {(c["streams"], c["gradient_checkpointing"], c["precision"]): c for c in record["cases"]}
+    cases = {(c["streams"], c["gradient_checkpointing"], c["precision"], c["processes"]): c for c in record["cases"]}
+    assert len(cases) == len(script.CASES)
     for n in (1, 4):
         model = script.make_model(tmp_path / f"n{n}", n, script.SHAPE)
-        for checkpointing in (False, True):
-            case = cases[n, checkpointing, "fp32"]
+        for checkpointing, processes in ((False, 1), (True, 1), (False, 2), (True, 2)):
+            case = cases[n, checkpointing, "fp32", processes]
             assert case["predicted_over_taken"] == pytest.approx(1, abs=0.1)
             assert script.predicted(model, case)["total"] == pytest.approx(case["predicted"]["total"], rel=0.01)
     assert all(case["predicted_over_taken"] == pytest.approx(1, abs=0.1) for case in cases.values())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -19,8 +20,9 @@ from hidden_decoding.modeling.exporting import export_checkpoint
 from hidden_decoding.modeling.flops import forward_flops_per_token
 from hidden_decoding.train import sft_setup
 from hidden_decoding.train.sft import SftRun, train_sft
-from hidden_decoding.train.sft_data import load_chats, rows_of
 from hidden_decoding.train.sft_checkpoints import MARK, complete_checkpoints
+from hidden_decoding.train.sft_config import SftConfig
+from hidden_decoding.train.sft_data import load_chats, rows_of
 from tests.equivalence.tolerances import BF16_LOSS, FP32_GRADIENT_RELATIVE, FP32_LOSS
 from tests.support import BruteForce
 from tests.train.chats import settings, write_chats
@@ -122,7 +124,9 @@ def test_bf16_is_near(tiny_checkpoint, chats, tmp_path, rank):
 def test_norms_of_groups_are_those_before_clipping(tiny_checkpoint, chats, tmp_path):
     model = tiny_checkpoint(2)
     whole, clipped = (
-        next(r for r in one_step(model, chats, tmp_path / f"{bound}", clip_norm=bound)[0].records if r["kind"] == "step")
+        next(
+            r for r in one_step(model, chats, tmp_path / f"{bound}", clip_norm=bound)[0].records if r["kind"] == "step"
+        )
         for bound in (0.0, 0.01)
     )
     assert set(whole["gradient_norms"]) == {"tables", "backbone", "head"}
@@ -311,7 +315,11 @@ def test_broken_lines_stop_or_are_counted(tiny_checkpoint, chats, tmp_path):
         ({"tokens_per_sequence": 4096}, "8192 positions"),
         ({"heldout_fraction": 0.99}, "too few to set some aside"),
         ({"lora_rank": -1}, "lora_rank is -1"),
-        ({"keep_checkpoints": 1}, "2 or more"),
+        ({"keep_checkpoints": 1}, "a whole number from 2"),
+        ({"seed": -1}, "a whole number from 0"),
+        ({"sequences_per_step": 0}, "a whole number from 1"),
+        ({"final_fraction": 2.0}, "from 0 to 1"),
+        ({"peak_tflops": 0.0}, "above 0"),
         ({"warmup_steps": 9}, "warmup_steps is 9"),
         ({"stop_at_step": 9}, "only 4 steps"),
         ({"stop_at_step": 2, "control": "x"}, "exclude each other"),
@@ -322,6 +330,18 @@ def test_settings_that_cannot_work(tiny_checkpoint, chats, tmp_path, changes, wo
     with pytest.raises(ConfigError, match=words):
         train_sft(settings(tiny_checkpoint(2), chats, tmp_path / "run", **changes), progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_must_be_given(tiny_checkpoint, chats, tmp_path):
+    for missing, words in {
+        "out": "a directory for the run (--out)",
+        "model": "a checkpoint directory or hub id (--model)",
+        "data": "at least one file or directory (--data)",
+    }.items():
+        given = {"model": str(tiny_checkpoint(1)), "data": (str(chats),), "out": str(tmp_path / "run"), missing: ""}
+        given["data"] = given["data"] or ()
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            SftConfig.build(**given)
 
 
 def test_the_result_ends_where_chats_end(tiny_checkpoint, chats, tmp_path):

@@ -27,7 +27,12 @@ class ModelSettings(Section):
     """What is trained, and how its activations are kept."""
 
     model: str = field(
-        default="", metadata={"help": "checkpoint to start from: a directory or hub id", "metavar": "MODEL"}
+        default="",
+        metadata={
+            "needed": "a checkpoint directory or hub id (--model)",
+            "help": "checkpoint to start from: a directory or hub id",
+            "metavar": "MODEL",
+        },
     )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a hub id"})
     attention: str = field(
@@ -58,7 +63,6 @@ class ModelSettings(Section):
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
-            "model": (bool(self.model), "a checkpoint directory or hub id (--model)"),
             "streams": (self.streams is None or self.streams >= 1, "a whole number from 1, like 2, 4 or 8"),
             "positions": (self.positions is None or self.streams is not None, "left out unless streams is given"),
             "noise": (0 <= self.noise < math.inf, "0 or a positive number, like 0.1"),
@@ -90,17 +94,23 @@ class OptimiserSettings(Section):
         default=1.0, metadata={"help": "learning rate of an untied lm_head, as a multiple; 0 freezes it"}
     )
     tables_weight_decay: float | None = field(
-        default=None, metadata={"help": "weight decay of the new tables; by default --weight-decay"}
+        default=None,
+        metadata={"least": 0, "most": 10, "help": "weight decay of the new tables; by default --weight-decay"},
     )
     head_weight_decay: float | None = field(
-        default=None, metadata={"help": "weight decay of an untied lm_head; by default --weight-decay"}
+        default=None,
+        metadata={"least": 0, "most": 10, "help": "weight decay of an untied lm_head; by default --weight-decay"},
     )
     learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate"})
     beta1: float = field(default=0.9, metadata={"help": "decay of the mean gradient"})
     beta2: float = field(default=0.95, metadata={"help": "decay of the mean squared gradient"})
-    epsilon: float = field(default=1e-8, metadata={"help": "added to the denominator"})
-    weight_decay: float = field(default=0.1, metadata={"help": "decoupled decay of matrices and embedding tables"})
-    clip_norm: float = field(default=1.0, metadata={"help": "largest norm of the whole gradient; 0 does not clip"})
+    epsilon: float = field(default=1e-8, metadata={"above": 0, "help": "added to the denominator"})
+    weight_decay: float = field(
+        default=0.1, metadata={"least": 0, "most": 10, "help": "decoupled decay of matrices and embedding tables"}
+    )
+    clip_norm: float = field(
+        default=1.0, metadata={"least": 0, "help": "largest norm of the whole gradient; 0 does not clip"}
+    )
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
@@ -110,15 +120,8 @@ class OptimiserSettings(Section):
                 name: (0 <= getattr(self, name) < math.inf, "0 or more")
                 for name in ("tables_rate", "backbone_rate", "head_rate")
             },
-            **{
-                name: (getattr(self, name) is None or 0 <= getattr(self, name) < 10, "from 0 to 10")
-                for name in ("tables_weight_decay", "head_weight_decay")
-            },
             "beta1": (0 <= self.beta1 < 1, "from 0 to below 1"),
             "beta2": (0 <= self.beta2 < 1, "from 0 to below 1"),
-            "epsilon": (self.epsilon > 0, "above 0"),
-            "weight_decay": (0 <= self.weight_decay < 10, "from 0 to 10"),
-            "clip_norm": (self.clip_norm >= 0, "0 or more"),
         }
 
 
@@ -133,9 +136,11 @@ class ScheduleSettings(Section):
     decay_steps: int | None = field(
         default=None, metadata={"help": "last steps of wsd, in which the rate falls; by default a fifth of --steps"}
     )
-    steps: int = field(default=1000, metadata={"help": "optimiser steps of the whole run"})
+    steps: int = field(default=1000, metadata={"least": 1, "help": "optimiser steps of the whole run"})
     warmup_steps: int = field(default=0, metadata={"help": "steps from 0 to the peak learning rate"})
-    final_fraction: float = field(default=0.0, metadata={"help": "learning rate at the end, as a share of the peak"})
+    final_fraction: float = field(
+        default=0.0, metadata={"least": 0, "most": 1, "help": "learning rate at the end, as a share of the peak"}
+    )
     zero_jump_steps: int = field(
         default=0,
         metadata={
@@ -145,7 +150,6 @@ class ScheduleSettings(Section):
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
-            "steps": (self.steps >= 1, "a whole number from 1"),
             "warmup_steps": (0 <= self.warmup_steps < self.steps, f"from 0 to below the {self.steps} steps of the run"),
             "decay_steps": (
                 self.decay_steps is None
@@ -156,7 +160,6 @@ class ScheduleSettings(Section):
                 0 <= self.zero_jump_steps <= self.steps,
                 f"from 0 to the {self.steps} steps of the run",
             ),
-            "final_fraction": (0 <= self.final_fraction <= 1, "from 0 to 1"),
         }
 
 
@@ -165,28 +168,41 @@ class RunSettings(Section):
     """Where and how it runs: batch, precision, evaluation, checkpoints."""
 
     out: str = field(
-        default="", metadata={"help": "directory of this run: metrics, checkpoints, final model", "metavar": "DIR"}
+        default="",
+        metadata={
+            "needed": "a directory for the run (--out)",
+            "help": "directory of this run: metrics, checkpoints, final model",
+            "metavar": "DIR",
+        },
     )
-    sequences_per_step: int = field(default=8, metadata={"help": "packed rows per optimiser step, over all processes"})
+    sequences_per_step: int = field(
+        default=8, metadata={"least": 1, "help": "packed rows per optimiser step, over all processes"}
+    )
     sequences_per_pass: int | None = field(
         default=None,
-        metadata={"help": "packed rows per forward pass and process; fewer than a step's share accumulates gradients"},
+        metadata={
+            "least": 1,
+            "help": "packed rows per forward pass and process; fewer than a step's share accumulates gradients",
+        },
     )
     device: str = field(default="auto", metadata={"help": "where to compute", "choices": ("auto", "cpu", "cuda")})
     precision: str = field(
         default="fp32", metadata={"help": "bf16 computes in bfloat16 over float32 weights", "choices": ("fp32", "bf16")}
     )
     loss_chunk_tokens: int = field(
-        default=2048, metadata={"help": "tokens whose logits exist at a time; bounds memory, changes no result"}
+        default=2048,
+        metadata={"least": 1, "help": "tokens whose logits exist at a time; bounds memory, changes no result"},
     )
     evaluate_every: int = field(
-        default=100, metadata={"help": "steps between evaluations; first and last always; 0 never"}
+        default=100, metadata={"least": 0, "help": "steps between evaluations; first and last always; 0 never"}
     )
-    evaluate_tokens: int = field(default=200_000, metadata={"help": "most held-out tokens read per evaluation"})
+    evaluate_tokens: int = field(
+        default=200_000, metadata={"least": 1, "help": "most held-out tokens read per evaluation"}
+    )
     checkpoint_every: int = field(
-        default=0, metadata={"help": "steps between checkpoints to resume from; 0 only on stopping"}
+        default=0, metadata={"least": 0, "help": "steps between checkpoints to resume from; 0 only on stopping"}
     )
-    keep_checkpoints: int = field(default=2, metadata={"help": "newest checkpoints kept"})
+    keep_checkpoints: int = field(default=2, metadata={"least": 1, "help": "newest checkpoints kept"})
     resume: bool = field(default=False, metadata={"help": "go on from the newest complete checkpoint in --out, if any"})
     export_dtype: str = field(
         default="source",
@@ -196,14 +212,15 @@ class RunSettings(Section):
         },
     )
     stop_at_step: int | None = field(
-        default=None, metadata={"help": "write a checkpoint after this step and stop; the schedule still spans --steps"}
+        default=None,
+        metadata={"least": 1, "help": "write a checkpoint after this step and stop; the schedule still spans --steps"},
     )
     track: str = field(
         default="tensorboard",
         metadata={"help": "where curves are shown, beside metrics.jsonl", "choices": TRACKERS},
     )
     peak_tflops: float | None = field(
-        default=None, metadata={"help": "peak of one device in TFLOP/s, for MFU; known GPUs need none"}
+        default=None, metadata={"above": 0, "help": "peak of one device in TFLOP/s, for MFU; known GPUs need none"}
     )
     on_nonfinite: str = field(
         default="stop",
@@ -212,22 +229,7 @@ class RunSettings(Section):
             "choices": ("stop", "skip"),
         },
     )
-    seed: int = field(default=0, metadata={"help": "seed of everything random but the data order"})
-
-    def _rules(self) -> dict[str, tuple[bool, str]]:
-        return {
-            "out": (bool(self.out), "a directory for the run (--out)"),
-            "sequences_per_step": (self.sequences_per_step >= 1, "a whole number from 1"),
-            "sequences_per_pass": (self.sequences_per_pass is None or self.sequences_per_pass >= 1, "from 1"),
-            "loss_chunk_tokens": (self.loss_chunk_tokens >= 1, "a whole number from 1"),
-            "evaluate_every": (self.evaluate_every >= 0, "0 or more"),
-            "evaluate_tokens": (self.evaluate_tokens >= 1, "a whole number from 1"),
-            "checkpoint_every": (self.checkpoint_every >= 0, "0 or more"),
-            "keep_checkpoints": (self.keep_checkpoints >= 1, "a whole number from 1"),
-            "stop_at_step": (self.stop_at_step is None or self.stop_at_step >= 1, "a whole number from 1"),
-            "seed": (self.seed >= 0, "a whole number from 0"),
-            "peak_tflops": (self.peak_tflops is None or self.peak_tflops > 0, "above 0"),
-        }
+    seed: int = field(default=0, metadata={"least": 0, "help": "seed of everything random but the data order"})
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -1,14 +1,15 @@
 """Chat files -> conversations in one form, and what happens to one that cannot be used.
 
-Contract: reads JSONL (one conversation a line) and JSON (a list of them), in two formats: `{"messages": [{"role",
-"content"}]}`, where content may also be a list of parts (text, reasoning, tool_call), and ShareGPT's `{"conversations":
-[{"from", "value"}]}` with its tool roles `function_call` and `observation`. Both may carry `tools` (a list, or its
-JSON as text). What comes out is what a chat template takes: roles system, user, assistant and tool; reasoning and tool
-calls in fields of their own; tools in the form in which an API receives them. Whatever stands after the last assistant
-turn is dropped: nothing is learned there. A conversation that cannot be used is named with file and place and refused,
-or (`Broken(skip=True)`) left out and counted.
+Contract: reads JSONL (one conversation a line), JSON (a list of them) and Parquet (one a row), in two formats:
+`{"messages": [{"role", "content"}]}`, where content may also be a list of parts (text, reasoning, tool_call), and
+ShareGPT's `{"conversations": [{"from", "value"}]}` with its tool roles `function_call` and `observation`. Both may
+carry `tools` (a list, or its JSON as text). What comes out is what a chat template takes: roles system, user, assistant
+and tool; reasoning and tool calls in fields of their own; tools in the form in which an API receives them. Whatever
+stands after the last assistant turn is dropped: nothing is learned there. A conversation that cannot be used is named
+with file and place and refused, or (`Broken(skip=True)`) left out and counted.
 
-Place in the flow: before `chat_tokens.py`, which renders and tokenises. Loads only the standard library.
+Place in the flow: before `chat_tokens.py`, which renders and tokenises. Loads only the standard library, and pyarrow
+for Parquet.
 
     >>> list(conversations_in(Path("chats.jsonl"), Broken(skip=True)))
 """
@@ -16,13 +17,13 @@ Place in the flow: before `chat_tokens.py`, which renders and tokenises. Loads o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hidden_decoding.errors import ConfigError
-from hidden_decoding.train.readers import JSONL_SUFFIXES, Broken
+from hidden_decoding.train.readers import JSONL_SUFFIXES, PARQUET_SUFFIXES, Broken, parquet_rows
 
 ROLES = ("system", "user", "assistant", "tool")
 SHAREGPT_ROLES = {
@@ -35,7 +36,8 @@ SHAREGPT_ROLES = {
     "observation": "tool",
     "tool": "tool",
 }
-SUFFIXES = (*JSONL_SUFFIXES, ".json")
+SUFFIXES = (*JSONL_SUFFIXES, ".json", *PARQUET_SUFFIXES)
+COLUMNS = ("messages", "conversations", "system", "tools")  # of a Parquet file; the others are not read
 
 
 class UnusableError(Exception):
@@ -58,7 +60,9 @@ def find_chats(paths: Iterable[str]) -> list[Path]:
     for path in map(Path, paths):
         inside = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES) if path.is_dir() else [path]
         if not path.exists():
-            raise ConfigError(f"no file or directory {path}: give chats as JSONL or JSON, or directories of them")
+            raise ConfigError(
+                f"no file or directory {path}: give chats as JSONL, JSON or Parquet, or directories of them"
+            )
         if not inside:
             raise ConfigError(f"directory {path} holds no chats: looked for files ending in {', '.join(SUFFIXES)}")
         found += inside
@@ -100,6 +104,9 @@ def conversation(entry: Any, place: str) -> Conversation:
 
 def _entries(file: Path, broken: Broken) -> Iterator[tuple[str, Any]]:
     """(place, parsed JSON) of each entry of a file."""
+    if file.suffix in PARQUET_SUFFIXES:
+        yield from ((place, _without_nulls(row)) for place, row in parquet_rows(file, broken, _columns_of(file)))
+        return
     if file.suffix == ".json":
         try:
             parsed = json.loads(file.read_text(encoding="utf-8", errors="replace"))
@@ -120,6 +127,22 @@ def _entries(file: Path, broken: Broken) -> Iterator[tuple[str, Any]]:
                 broken.found(file, f"line {number}", f"is not JSON ({error.msg}): {line.strip()[:80]!r}", error)
             else:
                 yield f"line {number}", entry
+
+
+def _columns_of(file: Path) -> Callable[[list[str]], list[str]]:
+    def found(names: list[str]) -> list[str]:
+        if not {"messages", "conversations"} & set(names):
+            raise ConfigError(f"{file} has no column 'messages' or 'conversations'; it has {', '.join(names)}")
+        return [name for name in COLUMNS if name in names]
+
+    return found
+
+
+def _without_nulls(value: Any) -> Any:
+    """In Parquet every message has the keys of all messages; those it did not have are null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------------------------------------------- one message

@@ -55,6 +55,7 @@ class DataSettings(Section):
     data: tuple[str, ...] = field(
         default=(),
         metadata={
+            "needed": "at least one file or directory (--data)",
             "help": "text, JSONL or Parquet files, or directories of them; PATH=WEIGHT mixes by shares of tokens",
             "metavar": "PATH",
         },
@@ -75,7 +76,7 @@ class DataSettings(Section):
         metadata={"help": "a line or row that is no text: name it and stop, or skip it", "choices": ("stop", "skip")},
     )
     tokens_per_sequence: int = field(
-        default=2048, metadata={"help": "tokens in a packed row; the model reads n times as many positions"}
+        default=2048, metadata={"least": 2, "help": "tokens in a packed row; the model reads n times as many positions"}
     )
     cache_dir: str | None = field(
         default=None,
@@ -89,11 +90,13 @@ class DataSettings(Section):
         },
     )
     lanes: int = field(
-        default=8, metadata={"help": "parts a streamed source is dealt to; a multiple of the number of processes"}
+        default=8,
+        metadata={"least": 1, "help": "parts a streamed source is dealt to; a multiple of the number of processes"},
     )
-    data_seed: int = field(default=0, metadata={"help": "order of documents, and which ones are held out"})
+    data_seed: int = field(default=0, metadata={"least": 0, "help": "order of documents, and which ones are held out"})
     skip_sequences: int = field(
-        default=0, metadata={"help": "packed rows to pass over first: those another run has read in this order"}
+        default=0,
+        metadata={"least": 0, "help": "packed rows to pass over first: those another run has read in this order"},
     )
 
     def __post_init__(self) -> None:
@@ -117,18 +120,13 @@ class DataSettings(Section):
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
-            "data": (bool(self.data), "at least one file or directory (--data)"),
             "heldout_fraction": (0 <= self.heldout_fraction < 1, "from 0 to below 1"),
             "heldout": (
                 not self.streaming or bool(self.heldout) or self.heldout_fraction == 0,
                 "files of their own where --data is streamed, or evaluation off with --heldout-fraction 0",
             ),
-            "tokens_per_sequence": (self.tokens_per_sequence >= 2, "a whole number of tokens from 2"),
-            "lanes": (self.lanes >= 1, "a whole number from 1"),
             "streaming": (
                 self.streaming or not any(path.startswith(HUB) for path, _ in self.sources()),
                 "on for data of a hub (--streaming)",
             ),
-            "data_seed": (self.data_seed >= 0, "a whole number from 0"),
-            "skip_sequences": (self.skip_sequences >= 0, "a whole number from 0"),
         }

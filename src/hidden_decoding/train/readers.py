@@ -4,7 +4,7 @@ Contract: `documents_in` yields the documents of one file in order. A line or ro
 file and number, and refused; a `Broken` that skips leaves it out instead, warns and counts. A Parquet file that cannot
 be read further (cut off, damaged) is named with the first row that is lost. Directories are searched in sorted order.
 
-Place in the flow: before `corpus.py`, which tokenises.
+Place in the flow: before `corpus.py`, which tokenises; `conversations.py` reads chats with its `parquet_rows`.
 
     >>> list(documents_in(Path("books.jsonl"), "text", Broken(skip=True)))
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,25 @@ def _jsonl(file: Path, text_key: str, broken: Broken) -> Iterator[str]:
 
 
 def _parquet(file: Path, text_key: str, broken: Broken) -> Iterator[str]:
-    """The text column, a batch of rows at a time; a missing column is a mistake of the settings and always refused."""
+    """The text column; a missing column is a mistake of the settings and always refused."""
+
+    def needed(names: list[str]) -> list[str]:
+        if text_key not in names:
+            raise ConfigError(f"{file}: has no column {text_key!r} (--text-key); it has {', '.join(names)}")
+        return [text_key]
+
+    for place, row in parquet_rows(file, broken, needed):
+        text = row[text_key]
+        if isinstance(text, str):
+            yield text
+        else:
+            broken.found(file, place, f"{text_key!r} is {type(text).__name__}, not text (--text-key)")
+
+
+def parquet_rows(
+    file: Path, broken: Broken, needed: Callable[[list[str]], list[str]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of a Parquet file, a batch at a time, with the columns that `needed` picks of those it has."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -101,22 +119,16 @@ def _parquet(file: Path, text_key: str, broken: Broken) -> Iterator[str]:
         raise DependencyError(
             f"{file} needs pyarrow to be read; install it with: pip install 'hidden-decoding[train]'"
         ) from error
-    row = 1
+    number = 1
     try:
         with parquet.ParquetFile(file) as opened:
-            if text_key not in opened.schema_arrow.names:
-                names = ", ".join(opened.schema_arrow.names)
-                raise ConfigError(f"{file}: has no column {text_key!r} (--text-key); it has {names}")
-            for batch in opened.iter_batches(batch_size=1024, columns=[text_key]):
-                values: list[Any] = batch.column(0).to_pylist()
-                for text in values:
-                    if isinstance(text, str):
-                        yield text
-                    else:
-                        broken.found(
-                            file, f"row {row}", f"{text_key!r} is {type(text).__name__}, not text (--text-key)"
-                        )
-                    row += 1
+            columns = needed(list(opened.schema_arrow.names))
+            for batch in opened.iter_batches(batch_size=1024, columns=columns):
+                for row in batch.to_pylist():
+                    yield f"row {number}", row
+                    number += 1
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        broken.found(file, f"row {row} and all after it", f"the Parquet file is cut off or damaged ({reason})", error)
+        broken.found(
+            file, f"row {number} and all after it", f"the Parquet file is cut off or damaged ({reason})", error
+        )

@@ -1,7 +1,9 @@
 """What every section of a run's settings shares: fields of the annotated kind, choices, and limits that name the value.
 
-Contract: a dataclass derived from `Section` brings each field to its kind at construction, or raises `ConfigError`;
-`_rules` adds limits. Loads only the standard library; used by `config.py`.
+Contract: a dataclass derived from `Section` brings each field to its kind at construction, or raises `ConfigError`. A
+field's metadata may hold `choices`, `least` and `most` (its lowest and highest number), `above` (a number it must be
+above) and `needed` (what to give where it must not be empty); None passes. `_rules` adds limits that take more to tell.
+Loads only the standard library; used by `config.py`.
 
     >>> ScheduleSettings(steps="1e3").steps
     1000
@@ -12,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from hidden_decoding.errors import ConfigError
@@ -51,8 +54,24 @@ def _number(value: float | str, kind: type) -> Any:
     return number
 
 
+def _limit(value: Any, metadata: Mapping[str, Any]) -> str | None:
+    """What the value must be, where it is beyond a limit that the field's metadata names."""
+    if not value and "needed" in metadata:
+        return str(metadata["needed"])
+    if value is None:
+        return None
+    if "above" in metadata and not value > metadata["above"]:
+        return f"above {metadata['above']}"
+    least, most = metadata.get("least"), metadata.get("most")
+    if (least is None or value >= least) and (most is None or value <= most):
+        return None
+    if most is not None:
+        return f"from {least} to {most}"
+    return f"a whole number from {least}" if isinstance(value, int) else f"{least} or more"
+
+
 class Section:
-    """Brings each field of a dataclass to its annotated kind, then calls `_check`."""
+    """Brings each field of a dataclass to its annotated kind, then checks it."""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -61,6 +80,8 @@ class Section:
             object.__setattr__(self, entry.name, value)
             if (choices := entry.metadata.get("choices")) and value not in (None, *choices):
                 raise ConfigError(f"{entry.name} is {value!r}; it must be one of {', '.join(choices)}")
+            if (allowed := _limit(value, entry.metadata)) is not None:
+                raise ConfigError(f"{entry.name} is {value!r}; it must be {allowed}")
         for name, (fine, allowed) in self._rules().items():
             if not fine:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")

@@ -40,15 +40,12 @@ class SftModelSettings(Section):
             "metavar": "MODEL",
         },
     )
-    lora_rank: int = field(default=0, metadata={"help": "rank of LoRA adapters; 0 trains all weights"})
-    lora_alpha: int = field(default=32, metadata={"help": "adapters are scaled by alpha / rank"})
+    lora_rank: int = field(default=0, metadata={"least": 0, "help": "rank of LoRA adapters; 0 trains all weights"})
+    lora_alpha: int = field(default=32, metadata={"least": 1, "help": "adapters are scaled by alpha / rank"})
     lora_dropout: float = field(default=0.0, metadata={"help": "dropout in front of the adapters"})
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
-            "model": (bool(self.model), "a checkpoint directory or hub id (--model)"),
-            "lora_rank": (self.lora_rank >= 0, "a whole number from 0 (no adapters)"),
-            "lora_alpha": (self.lora_alpha > 0, "above 0"),
             "lora_dropout": (0 <= self.lora_dropout < 1, "from 0 to below 1"),
         }
 
@@ -59,7 +56,11 @@ class ChatSettings(Section):
 
     data: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "chats as JSONL or JSON: messages, or ShareGPT's conversations", "metavar": "PATH"},
+        metadata={
+            "needed": "at least one file or directory (--data)",
+            "help": "chats as JSONL, JSON or Parquet: messages, or ShareGPT's conversations",
+            "metavar": "PATH",
+        },
     )
     heldout: tuple[str, ...] = field(
         default=(),
@@ -91,17 +92,14 @@ class ChatSettings(Section):
         },
     )
     tokens_per_sequence: int = field(
-        default=2048, metadata={"help": "tokens in a packed row, and the most of one sample"}
+        default=2048, metadata={"least": 2, "help": "tokens in a packed row, and the most of one sample"}
     )
     packing: bool = field(default=True, metadata={"help": "several samples in a row, none of which sees another"})
-    data_seed: int = field(default=0, metadata={"help": "order of samples, and which are held out"})
+    data_seed: int = field(default=0, metadata={"least": 0, "help": "order of samples, and which are held out"})
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
-            "data": (bool(self.data), "at least one file or directory (--data)"),
             "heldout_fraction": (0 <= self.heldout_fraction < 1, "from 0 to below 1"),
-            "tokens_per_sequence": (self.tokens_per_sequence >= 2, "a whole number of tokens from 2"),
-            "data_seed": (self.data_seed >= 0, "a whole number from 0"),
         }
 
 
@@ -110,8 +108,10 @@ class SftScheduleSettings(Section):
     """How long, and the learning rate on the way."""
 
     epochs: float = field(default=1.0, metadata={"help": "passes over the chats"})
-    steps: int | None = field(default=None, metadata={"help": "optimiser steps of the whole run, instead of --epochs"})
-    warmup_steps: int = _as_in(ScheduleSettings, "warmup_steps")
+    steps: int | None = field(
+        default=None, metadata={"least": 1, "help": "optimiser steps of the whole run, instead of --epochs"}
+    )
+    warmup_steps: int = _as_in(ScheduleSettings, "warmup_steps", least=0)
     schedule: str = _as_in(ScheduleSettings, "schedule")
     decay_steps: int | None = _as_in(ScheduleSettings, "decay_steps")
     final_fraction: float = _as_in(ScheduleSettings, "final_fraction")
@@ -119,9 +119,6 @@ class SftScheduleSettings(Section):
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return {
             "epochs": (0 < self.epochs < 10_000, "above 0"),
-            "steps": (self.steps is None or self.steps >= 1, "a whole number from 1"),
-            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
-            "final_fraction": (0 <= self.final_fraction <= 1, "from 0 to 1"),
         }
 
     def of(self, steps: int) -> ScheduleSettings:
@@ -144,34 +141,24 @@ class SftRunSettings(Section):
     sequences_per_pass: int = field(
         default=1,
         metadata={
-            "help": "packed rows per forward pass and process, laid end to end; more than 1 pays with flash_attention_2"
+            "least": 1,
+            "help": "packed rows per forward pass and process, laid end to end; above 1 pays with flash_attention_2",
         },
     )
     device: str = _as_in(RunSettings, "device")
     precision: str = _as_in(RunSettings, "precision", help="bf16 computes in bfloat16 over float32 weights")
     evaluate_every: int = _as_in(RunSettings, "evaluate_every")
     checkpoint_every: int = _as_in(RunSettings, "checkpoint_every")
-    keep_checkpoints: int = _as_in(RunSettings, "keep_checkpoints")
+    keep_checkpoints: int = _as_in(RunSettings, "keep_checkpoints", least=2)  # one is complete while another is written
     resume: bool = _as_in(RunSettings, "resume")
     export_dtype: str = _as_in(RunSettings, "export_dtype")
     stop_at_step: int | None = field(
-        default=None, metadata={"help": "write a checkpoint after this step and stop; the schedule spans the whole run"}
+        default=None,
+        metadata={"least": 1, "help": "write a checkpoint after this step and stop; the schedule spans the whole run"},
     )
     track: str = _as_in(RunSettings, "track")
     peak_tflops: float | None = _as_in(RunSettings, "peak_tflops")
     seed: int = _as_in(RunSettings, "seed")
-
-    def _rules(self) -> dict[str, tuple[bool, str]]:
-        return {
-            "out": (bool(self.out), "a directory for the run (--out)"),
-            "sequences_per_step": (self.sequences_per_step >= 1, "a whole number from 1"),
-            "sequences_per_pass": (self.sequences_per_pass >= 1, "a whole number from 1"),
-            "evaluate_every": (self.evaluate_every >= 0, "0 or more"),
-            "checkpoint_every": (self.checkpoint_every >= 0, "0 or more"),
-            "keep_checkpoints": (self.keep_checkpoints >= 2, "2 or more: one is complete while another is written"),
-            "stop_at_step": (self.stop_at_step is None or self.stop_at_step >= 1, "a whole number from 1"),
-            "seed": (self.seed >= 0, "a whole number from 0"),
-        }
 
 
 SECTIONS: dict[str, type[Any]] = {

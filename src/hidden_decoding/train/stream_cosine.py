@@ -4,7 +4,8 @@ Contract: one extra forward of a few tokens, without gradient, by every process;
 over streams 1..n-1, at the input, after the middle layer and before the last. None for one stream. The paper's probes
 of the trained 8B model at n = 8 found 0.99 / 0.64 / 0.78 (arXiv 2607.08186).
 
-Place in the flow: called at evaluations by `loop.py` and `sft_trainer.py`; for a whole answer, stream by stream, see `stream_lens`.
+Place in the flow: called at evaluations by `loop.py` and `sft_trainer.py`; for a whole answer, stream by stream, see
+`stream_lens`.
 """
 
 from __future__ import annotations
