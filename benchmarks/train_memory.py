@@ -1,11 +1,11 @@
 """Memory that `train plan` predicts against memory that `train cpt` takes, in real processes on a CPU.
 
-For every case (streams, gradient checkpointing, precision, processes) a process of its own first trains a very small model, so
-that libraries, threads and the tokenizer are in memory, notes its resident size, resets the kernel's peak, and then
-runs two steps of `train cpt` on the real shape. What is compared is the peak over that first size: weights,
+For every case (streams, gradient checkpointing, precision, processes) a process of its own first trains a very small
+model, so that libraries, threads and the tokenizer are in memory, notes its resident size, resets the kernel's peak,
+and then runs two steps of `train cpt` on the real shape. What is compared is the peak over that first size: weights,
 gradients, optimiser and activations. Two processes shard as `train cpt` under torchrun does (FSDP2, here over gloo);
-the larger of them counts, with the same rows for each as in one process. glibc is told to hand freed blocks back at once, so that its caches do not count.
-Linux only.
+the larger of them counts, with the same rows for each as in one process. glibc is told to hand freed blocks back at
+once, so that its caches do not count. Linux only.
 
     $ python benchmarks/train_memory.py
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -72,11 +73,13 @@ def _plain(sections: dict) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_and_resume_as_one(tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_two_processes_equal_one_and_resume_as_one(tiny_checkpoint, tmp_path, optimiser):
     start, text = tiny_checkpoint(2, "linear"), write_corpus(tmp_path / "text.jsonl")
-    one = train_cpt(settings(start, text, tmp_path / "one", **STEPS), progress=False)
+    steps = {**STEPS, "optimiser": optimiser}
+    one = train_cpt(settings(start, text, tmp_path / "one", **steps), progress=False)
 
-    records = torchrun(settings(start, text, tmp_path / "two", **STEPS), tmp_path)
+    records = torchrun(settings(start, text, tmp_path / "two", **steps), tmp_path)
     assert records[0]["processes"] == 2
     two_losses = [record["loss"] for record in records if record["kind"] == "step"]
     assert two_losses == pytest.approx(losses(one), abs=LOSS_TOLERANCE)
@@ -91,10 +94,22 @@ def test_two_processes_equal_one_and_resume_as_one(tiny_checkpoint, tmp_path):
         assert float(moved.mean()) < 2e-5, name
 
     # Stopped with two processes, finished by one.
-    torchrun(settings(start, text, tmp_path / "handed", **STEPS, stop_at_step=2), tmp_path)
-    finished = train_cpt(settings(start, text, tmp_path / "handed", **STEPS, resume=True), progress=False)
+    torchrun(settings(start, text, tmp_path / "handed", **steps, stop_at_step=2), tmp_path)
+    finished = train_cpt(settings(start, text, tmp_path / "handed", **steps, resume=True), progress=False)
     assert losses(finished) == pytest.approx(losses(one), abs=LOSS_TOLERANCE)
     assert torch.isfinite(torch.tensor(losses(finished))).all()
+
+
+@pytest.mark.slow
+def test_muon_over_shards_is_muon_over_whole_matrices():
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*line, "-m", "tests.train.sharded_muon"], capture_output=True, text=True, timeout=120, env=QUIET, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert differences["ours"] == 0
+    assert differences["pytorch"] > 1e-5, "the check would see another rounding"
 
 
 @pytest.mark.slow

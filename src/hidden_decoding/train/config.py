@@ -79,7 +79,7 @@ class OptimiserSettings(Section):
     optimiser: str = field(
         default="adamw",
         metadata={
-            "help": "muon takes the matrices of the decoder layers; under sharding it is refused",
+            "help": "muon takes the matrices of the decoder layers, adamw the rest",
             "choices": ("adamw", "muon"),
         },
     )

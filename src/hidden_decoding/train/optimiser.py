@@ -21,6 +21,7 @@ from torch import nn
 
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.train.config import OptimiserSettings, ScheduleSettings
+from hidden_decoding.train.muon import Muon
 
 GROUPS = ("tables", "backbone", "head")
 
@@ -32,7 +33,7 @@ def group_of(name: str) -> str:
     return "head" if "lm_head" in name else "backbone"
 
 
-def check_groups(settings: OptimiserSettings, *, streams: int, tied: bool, processes: int) -> None:
+def check_groups(settings: OptimiserSettings, *, streams: int, tied: bool) -> None:
     """Refuses what cannot be meant, before weights are read."""
     if tied and (settings.head_rate != 1 or settings.head_weight_decay is not None):
         raise ConfigError(
@@ -48,11 +49,6 @@ def check_groups(settings: OptimiserSettings, *, streams: int, tied: bool, proce
         raise ConfigError(
             f"the rates of all groups this model has ({', '.join(rates)}) are 0: nothing would be trained; leave one "
             "of --tables-rate, --backbone-rate and --head-rate above 0"
-        )
-    if settings.optimiser == "muon" and processes > 1:
-        raise ConfigError(
-            f"--optimiser muon works on whole matrices, but {processes} processes hold shards of them; use --optimiser "
-            "adamw, or one process"
         )
 
 
@@ -82,7 +78,7 @@ def make_optimisers(module: nn.Module, settings: OptimiserSettings) -> list[torc
     made: list[torch.optim.Optimizer] = []
     rate = settings.learning_rate
     if muon:
-        made.append(torch.optim.Muon(muon, lr=rate, momentum=settings.muon_momentum, adjust_lr_fn="match_rms_adamw"))
+        made.append(Muon(muon, lr=rate, momentum=settings.muon_momentum, adjust_lr_fn="match_rms_adamw"))
     if adamw:
         betas = (settings.beta1, settings.beta2)
         made.append(torch.optim.AdamW(adamw, lr=rate, betas=betas, eps=settings.epsilon, fused=True))

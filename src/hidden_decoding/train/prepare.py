@@ -62,7 +62,6 @@ def prepare(config: CptConfig, world: World, *, progress: bool) -> Prepared:
         config.optimiser,
         streams=model_config.num_streams,
         tied=bool(model_config.tie_word_embeddings),
-        processes=world.size,
     )
     tokenizer = load_tokenizer(start.directory)
     check_tokenizer(tokenizer, start.directory, model_config)

@@ -112,7 +112,7 @@ class SftRun:
         self.streams = self.model_config.num_streams
         check_context(config.data.tokens_per_sequence, self.model_config)
         tied = bool(self.model_config.tie_word_embeddings)
-        check_groups(config.optimiser, streams=self.streams, tied=tied, processes=1)  # gradients are whole here
+        check_groups(config.optimiser, streams=self.streams, tied=tied)
         self.tokenizer: Any = load_tokenizer(self.directory)
         check_tokenizer(self.tokenizer, self.directory, self.model_config)
         self.chats: Chats = load_chats(config.data, self.tokenizer, progress=progress and self.first)
