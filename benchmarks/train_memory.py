@@ -92,14 +92,16 @@ def predicted(model: Path, case: dict) -> dict:
 def measure(folder: Path, case: dict) -> dict:
     """In the child: bytes before, at the peak of two steps, and between."""
     from hidden_decoding.modeling.export_config import ExportConfig  # noqa: F401 - all that a run imports, beforehand
-    from hidden_decoding.train import loop
+    from hidden_decoding.train import loop, parallelize
 
     loop.export_model = lambda *_: None  # the peak of training, not of writing the result
     text = folder / "text.jsonl"
-    loop.train_cpt(configuration(folder / "small", text, folder / "warm", case), progress=False)
+    world = parallelize.start("cpu")  # joined once: the same processes cannot be sure to meet a second time
+    loop.train_in(world, configuration(folder / "small", text, folder / "warm", case), progress=False, label="")
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    loop.train_cpt(configuration(folder / "model", text, folder / "run", case), progress=False)
+    loop.train_in(world, configuration(folder / "model", text, folder / "run", case), progress=False, label="")
+    parallelize.stop(world)
     return {"before_bytes": before, "peak_bytes": status("VmHWM"), "taken_bytes": status("VmHWM") - before}
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from hidden_decoding.cli.main import main
 from hidden_decoding.cli.train_plan import configurations
-from hidden_decoding.train.plan import plan_run
+from hidden_decoding.modeling.config_file import published_config_dict
+from hidden_decoding.train.plan import plan_run, planned_config
 from hidden_decoding.train.plan_settings import PlanSettings
+from hidden_decoding.upcycling.config import UpcycleConfig
+from hidden_decoding.upcycling.plan import grown_config
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CPT = ["qwen3-0.6b", "qwen3-1.7b", "qwen3-8b"]
@@ -49,7 +54,7 @@ def test_published_stages(name, capsys):
 
 
 @pytest.mark.parametrize("name", CPT)
-def test_published_fine_tuning(name):
+def test_published_fine_tuning(name, tmp_path):
     (config,) = read(f"{name}-sft", sft=True, model=f"Qwen/Qwen3-{name.partition('-')[2].upper()}-Base")
     optimiser, schedule = config.optimiser, config.schedule
     assert (optimiser.optimiser, optimiser.beta1, optimiser.beta2) == ("muon", 0.9, 0.95)
@@ -62,5 +67,19 @@ def test_published_fine_tuning(name):
     )
     assert config.run.precision == "bf16"
     (plan,) = plan_run([config], PlanSettings(gpus=8))
-    assert plan.streams == 1
-    assert plan.fits == (name != "qwen3-8b")
+    assert (plan.streams, plan.fits) == (1, True)
+    # The n = 8 model on the same GPUs: the two small ones whole in each, the large one only when they share it.
+    grown = grown_config(planned_config(config.model.model), UpcycleConfig(streams=8), where="the test")
+    (tmp_path / "config.json").write_text(json.dumps(published_config_dict(grown)), encoding="utf-8")
+    fits = {}
+    for shard in (False, True):
+        large = dataclasses.replace(
+            config,
+            model=dataclasses.replace(config.model, model=str(tmp_path)),
+            run=dataclasses.replace(config.run, shard=shard),
+        )
+        (plan,) = plan_run([large], PlanSettings(gpus=8))
+        assert plan.streams == 8
+        fits[shard] = plan.fits
+    assert fits == {False: name != "qwen3-8b", True: True}
+    assert config.run.shard == (name == "qwen3-8b")

@@ -92,12 +92,13 @@ def test_one_stream_is_plain_qwen3_under_trl(tiny_checkpoint, chats, tmp_path):
         settings(tiny_checkpoint(1), chats, tmp_path / "theirs", sequences_per_pass=2), label="sft", progress=False
     )
     stock = Qwen3ForCausalLM.from_pretrained(tiny_checkpoint(1), dtype=torch.float32)
+    optimiser = sft_setup.make_optimiser(stock, run.config)
     trainer = SFTTrainer(
         model=stock,
         args=sft_setup.arguments(run.config, run.schedule, accumulate=1, on_cpu=True),
         train_dataset=run.rows,
         processing_class=run.tokenizer,
-        optimizers=sft_setup.optimisers(stock, run.config, run.schedule),
+        optimizers=(optimiser, sft_setup.make_scheduler(optimiser, run.schedule)),
     )
     trainer.train()
     theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

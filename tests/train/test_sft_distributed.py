@@ -1,4 +1,5 @@
-"""Two processes under torchrun fine-tune as one does: the same rows in each step, the same losses."""
+"""Two processes under torchrun fine-tune as one does, with a copy of the model in each or sharded: the same rows in
+each step, the same losses; and a sharded run goes on from its own checkpoint."""
 
 from __future__ import annotations
 
@@ -9,45 +10,107 @@ import sys
 import pytest
 import yaml
 
-from hidden_decoding.modeling.checkpoint import load_config
+from hidden_decoding.errors import ConfigError
+from hidden_decoding.modeling.checkpoint import load_config, load_model
 from hidden_decoding.train.metrics import read_metrics
 from hidden_decoding.train.sft import train_sft
+from tests.equivalence.tolerances import FP32_GRADIENT_RELATIVE
 from tests.train.chats import settings, write_chats
-from tests.train.support import losses
+from tests.train.support import evaluations, losses
 from tests.train.test_distributed import LOSS_TOLERANCE
 
+PLAIN = ["-m", "hidden_decoding.cli.main", "train", "sft", "-q", "-c"]
+SHARDED = ["-m", "tests.train.sharded_sft"]
+WAYS = {
+    "a copy in each": (PLAIN, {}),
+    "sharded": (SHARDED, {"shard": True}),
+    "sharded, muon": (SHARDED, {"shard": True, "optimiser": "muon"}),
+    "sharded, checkpointing": (SHARDED, {"shard": True, "gradient_checkpointing": True}),
+}
 
-def numbers(records: list[dict], kind: str, *names: str) -> list[float]:
-    return [record[name] for record in records if record["kind"] == kind for name in names]
+
+def numbers(records: list[dict], kind: str, name: str) -> list[float]:
+    return [record[name] for record in records if record["kind"] == kind]
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one(tiny_checkpoint, tmp_path):
-    chats = write_chats(tmp_path / "chats.jsonl")
-    one = train_sft(settings(tiny_checkpoint(2), chats, tmp_path / "one"), progress=False)
-    sections = settings(tiny_checkpoint(2), chats, tmp_path / "two").as_dict()
+def torchrun(verb: list[str], config, run_file) -> tuple[list[dict], str]:
+    """Runs two processes; returns their records and what they said."""
     plain = {
         name: {key: list(value) if isinstance(value, tuple) else value for key, value in section.items()}
-        for name, section in sections.items()
+        for name, section in config.as_dict().items()
     }
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
+    run_file.write_text(yaml.safe_dump(plain), encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    verb = ["-m", "hidden_decoding.cli.main", "train", "sft", "-q", "-c", str(tmp_path / "two.yaml")]
     done = subprocess.run(
-        [*launch, *verb],
+        [*launch, *verb, str(run_file)],
         capture_output=True,
         text=True,
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = read_metrics(tmp_path / "two" / "metrics.jsonl")
-    assert two[0]["processes"] == 2
+    assert done.returncode == 0, done.stderr[-6000:]
+    return read_metrics(run_file.parent / config.run.out / "metrics.jsonl"), done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_equal_one(tiny_checkpoint, tmp_path, way):
+    verb, changes = WAYS[way]
+    alone = {name: value for name, value in changes.items() if name != "shard"}
+    start, chats = tiny_checkpoint(2), write_chats(tmp_path / "chats.jsonl")
+    one = train_sft(settings(start, chats, tmp_path / "one", **alone), progress=False)
+    two, said = torchrun(verb, settings(start, chats, tmp_path / "two", **changes), tmp_path / "two.yaml")
+    assert (two[0]["processes"], two[0]["sharded"]) == (2, "shard" in changes)
+    assert two[0]["parameters"] == one.records[0]["parameters"]
     assert numbers(two, "step", "loss") == pytest.approx(losses(one), abs=LOSS_TOLERANCE)
     for kind, name in (("step", "tokens"), ("step", "learned_tokens"), ("evaluation", "heldout_tokens")):
         assert numbers(two, kind, name) == numbers(one.records, kind, name), name
     held = numbers(two, "evaluation", "heldout_loss")
-    assert held == pytest.approx(numbers(one.records, "evaluation", "heldout_loss"), abs=LOSS_TOLERANCE)
-    assert done.stdout.count("held-out loss") == len(held), "one process speaks"
+    assert held == pytest.approx(evaluations(one), abs=LOSS_TOLERANCE)
+    norms = [next(r for r in records if r["kind"] == "step") for records in (two, one.records)]
+    assert norms[0]["gradient_norm"] == pytest.approx(norms[1]["gradient_norm"], rel=FP32_GRADIENT_RELATIVE)
+    assert norms[0]["gradient_norms"] == pytest.approx(norms[1]["gradient_norms"], rel=FP32_GRADIENT_RELATIVE)
+    assert two[1]["stream_cosine"] == pytest.approx(one.records[1]["stream_cosine"], abs=1e-5)
+    assert said.count("held-out loss") == len(held), "one process speaks"
     assert load_config(tmp_path / "two" / "model").num_streams == 2
+    alone, both = (load_model(path / "model").state_dict() for path in (tmp_path / "one", tmp_path / "two"))
+    for name, weight in alone.items():
+        assert float((weight - both[name]).abs().double().mean()) < 2e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_sharded_run_goes_on_from_its_checkpoint(tiny_checkpoint, tmp_path, optimiser):
+    start, chats = tiny_checkpoint(2), write_chats(tmp_path / "chats.jsonl")
+    one = train_sft(settings(start, chats, tmp_path / "one", optimiser=optimiser), progress=False)
+    same = {"shard": True, "optimiser": optimiser}
+    torchrun(SHARDED, settings(start, chats, tmp_path / "two", **same, stop_at_step=2), tmp_path / "begin.yaml")
+    assert not (tmp_path / "two" / "model").exists()
+    two, _ = torchrun(SHARDED, settings(start, chats, tmp_path / "two", **same, resume=True), tmp_path / "rest.yaml")
+    assert numbers(two, "step", "step") == [1, 2, 3, 4]
+    assert numbers(two, "step", "loss") == pytest.approx(losses(one), abs=LOSS_TOLERANCE)
+    assert load_model(tmp_path / "two" / "model").config.num_streams == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"lora_rank": 4}, "drop one of the two"), ({}, "needs GPUs")],
+)
+def test_what_cannot_be_sharded_is_refused(tiny_checkpoint, tmp_path, monkeypatch, changes, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    chats = write_chats(tmp_path / "chats.jsonl")
+    with pytest.raises(ConfigError, match=words):
+        train_sft(settings(tiny_checkpoint(2), chats, tmp_path / "run", shard=True, **changes), progress=False)
+
+
+def test_one_process_has_nothing_to_share(tiny_checkpoint, tmp_path):
+    chats = write_chats(tmp_path / "chats.jsonl")
+    plain, alone = (
+        train_sft(
+            settings(tiny_checkpoint(2), chats, tmp_path / f"{shard}", shard=shard, steps=1, warmup_steps=0),
+            progress=False,
+        )
+        for shard in (False, True)
+    )
+    assert losses(plain) == losses(alone)

@@ -126,8 +126,11 @@ def advice(plan: StagePlan, sft: bool) -> str:
             "activations are most of it; set gradient_checkpointing, fewer sequences_per_pass or tokens_per_sequence, "
             "or attention flash_attention_2 (sdpa keeps a mask of positions x positions in every layer)"
         )
-    if sft:
-        return "every GPU holds all weights, gradients and averages of the optimiser; train adapters (lora_rank)"
+    if sft and not memory.working:  # nothing is gathered: nothing is shared
+        return (
+            "every GPU holds all weights, gradients and averages of the optimiser; let several GPUs share them (shard: "
+            "true), or train adapters (lora_rank)"
+        )
     return "weights, gradients and optimiser are most of it; take more GPUs, or optimiser muon"
 
 

@@ -4,7 +4,7 @@ Contract: nothing is trained and no weight is read. Parameters are counted on th
 activations on its own code (`activation_memory.py`), operations as `modeling.flops` counts them: a floor, of which a
 GPU reaches the share `mfu`. Memory is the peak of a step of `train cpt`: float32 weights, gradients and optimiser, over
 several GPUs sharded by FSDP2 as `parallelize.py` does it (tables and head form one group, whole while it is used).
-`train sft` is planned as data parallel: every GPU holds all of it.
+`train sft` is planned so where it is told to `shard`, else as data parallel: every GPU holds all of it.
 
 Place in the flow: after `config.py` and `stages.py`; `cli/train_plan.py` prints it.
 """
@@ -204,7 +204,7 @@ class Sizes:
 def memory_need(config: Qwen3ScaleSeqConfig, stage: CptConfig | SftConfig, sizes: Sizes, gpus: int) -> MemoryNeed:
     """The peak of one step on one of `gpus` GPUs."""
     run, bf16 = stage.run, stage.run.precision == "bf16"
-    sharded = isinstance(stage, CptConfig) and gpus > 1
+    sharded = gpus > 1 and (isinstance(stage, CptConfig) or stage.run.shard)
     share = gpus if sharded else 1
     rows_here = max(1, run.sequences_per_step // gpus)
     rows = min(run.sequences_per_pass or rows_here, rows_here)

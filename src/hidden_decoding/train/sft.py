@@ -106,6 +106,7 @@ class SftRun:
             check_out(self.out, resume=config.run.resume)
         check_tracker(config.run.track)
         self.on_cpu = sft_setup.on_cpu(config.run.device)
+        self.shard = sft_setup.shards(config, self.world, on_cpu=self.on_cpu)
         self.accumulate = sft_setup.passes_per_step(config, self.world)
         self.directory = resolve_model(config.model.model, config.model.revision)
         self.model_config = load_config(self.directory)
@@ -188,11 +189,14 @@ class SftRun:
         )
         with sft_setup.quiet():
             trainer = ChatTrainer(
+                config,
+                self.schedule,
                 model=model,
-                args=sft_setup.arguments(config, self.schedule, accumulate=self.accumulate, on_cpu=self.on_cpu),
+                args=sft_setup.arguments(
+                    config, self.schedule, accumulate=self.accumulate, on_cpu=self.on_cpu, shard=self.shard
+                ),
                 train_dataset=self.rows,
                 processing_class=self.tokenizer,
-                optimizers=sft_setup.optimisers(model, config, self.schedule),
                 callbacks=[recorder],
             )
         from transformers.trainer_callback import PrinterCallback
@@ -227,6 +231,7 @@ class SftRun:
             "sequences_per_step": run.sequences_per_step,
             "sequences_per_pass": run.sequences_per_pass,
             "precision": run.precision,
+            "shard": self.shard,  # the two kinds of checkpoint do not read each other
         }
 
     def _about(self, model: Any) -> dict[str, Any]:

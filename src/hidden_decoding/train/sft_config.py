@@ -145,6 +145,12 @@ class SftRunSettings(Section):
             "help": "packed rows per forward pass and process, laid end to end; above 1 pays with flash_attention_2",
         },
     )
+    shard: bool = field(
+        default=False,
+        metadata={
+            "help": "several GPUs share weights, gradients and optimiser (FSDP2) instead of a copy of all in each"
+        },
+    )
     device: str = _as_in(RunSettings, "device")
     precision: str = _as_in(RunSettings, "precision", help="bf16 computes in bfloat16 over float32 weights")
     evaluate_every: int = _as_in(RunSettings, "evaluate_every")

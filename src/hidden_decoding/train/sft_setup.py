@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hidden_decoding.errors import CapacityError, ConfigError
 from hidden_decoding.modeling.checkpoint import load_model
@@ -21,6 +22,12 @@ from hidden_decoding.train.joined_optimiser import JoinedOptimiser
 from hidden_decoding.train.optimiser import freeze, learning_rate, make_optimisers
 from hidden_decoding.train.sft_config import SftConfig
 
+SHARDING = {
+    "version": 2,
+    "reshard_after_forward": True,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",  # the classes that the model calls indivisible
+    "state_dict_type": "SHARDED_STATE_DICT",
+}
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -47,21 +54,30 @@ def make_model(config: SftConfig, directory: Path) -> Any:
     return get_peft_model(model, lora)
 
 
-def optimisers(model: Any, config: SftConfig, schedule: ScheduleSettings) -> tuple[Any, Any]:
-    """The optimiser (Muon and AdamW behind one interface) and its learning rate over the run."""
+def make_optimiser(model: Any, config: SftConfig) -> torch.optim.Optimizer:
+    """The optimiser: Muon and AdamW behind one interface."""
     made = make_optimisers(model, config.optimiser)
     optimiser = made[0] if len(made) == 1 else JoinedOptimiser(made)
     for group in optimiser.param_groups:
         group["lr"] = config.optimiser.learning_rate * group["rate"]
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, 1.0, schedule))
+    return optimiser
 
 
-def arguments(config: SftConfig, schedule: ScheduleSettings, *, accumulate: int, on_cpu: bool) -> Any:
+def make_scheduler(optimiser: torch.optim.Optimizer, schedule: ScheduleSettings) -> Any:
+    """The optimiser's learning rate over the run."""
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, 1.0, schedule))
+
+
+def arguments(
+    config: SftConfig, schedule: ScheduleSettings, *, accumulate: int, on_cpu: bool, shard: bool = False
+) -> Any:
     """TRL's arguments."""
     from trl import SFTConfig
 
     run, checkpointing = config.run, config.model.gradient_checkpointing
-    return SFTConfig(
+    made = SFTConfig(
+        fsdp=shard,
+        fsdp_config=SHARDING if shard else None,
         output_dir=str(Path(run.out) / "checkpoints"),
         max_steps=schedule.steps,
         per_device_train_batch_size=run.sequences_per_pass,
@@ -89,6 +105,24 @@ def arguments(config: SftConfig, schedule: ScheduleSettings, *, accumulate: int,
         data_seed=config.data.data_seed,
         ddp_find_unused_parameters=False,
     )
+    if shard and run.precision == "bf16":  # gradients are added up in float32, as in `parallelize.py`
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        made.fsdp_plugin_args["mixed_precision_policy"] = policy
+    return made
+
+
+def shards(config: SftConfig, world: int, *, on_cpu: bool) -> bool:
+    """Whether FSDP2 shards the run; refuses what it cannot."""
+    if not config.run.shard or world == 1:
+        return False
+    if config.model.lora_rank:
+        raise ConfigError(
+            "--shard is for training all weights; adapters (--lora-rank) are small, and each GPU holds the frozen "
+            "model: drop one of the two"
+        )
+    if on_cpu:
+        raise ConfigError("--shard needs GPUs: accelerate, under TRL, shards on no CPU; drop it, or give --device cuda")
+    return True
 
 
 def on_cpu(device: str) -> bool:

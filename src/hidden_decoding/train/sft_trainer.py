@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.modeling.flops import ForwardFlops, training_flops
 from hidden_decoding.streams import tokens_to_positions
+from hidden_decoding.train import sft_setup
 from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, peak_tflops
 from hidden_decoding.train.optimiser import gradient_norms, learning_rate
 from hidden_decoding.train.sft_checkpoints import mark
@@ -30,11 +32,27 @@ from hidden_decoding.train.stream_cosine import stream_cosine
 
 
 class ChatTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that counts what a step read, and evaluates exactly."""
+    """SFTTrainer with our optimiser, that counts what a step read, and evaluates exactly."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(self, config: SftConfig, schedule: Any, **kwargs: Any) -> None:
+        self.config, self.schedule = config, schedule
         self.step_tokens, self.step_learned, self.step_rows = 0, 0, 0
-        super().__init__(*args, **kwargs)
+        super().__init__(**kwargs)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Ours, over the model as it is trained."""
+        if self.optimizer is None:
+            self.optimizer = sft_setup.make_optimiser(model or self.model, self.config)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002 - theirs
+        """Ours, whose length is in the schedule."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = sft_setup.make_scheduler(optimizer or self.optimizer, self.schedule)
+        return self.lr_scheduler
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """One forward and backward pass; remembers how many tokens it had, and a checksum of them."""
@@ -108,10 +126,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Goes on counting from a checkpoint's totals."""
         self.tokens, self.learned, self.seconds = totals["tokens"], totals["learned_tokens"], totals["seconds"]
 
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, model: Any = None, **_: Any) -> None:
         """The first record and evaluation of a new run."""
         if state.global_step == 0:
-            self.metrics.write({"kind": "start", "step": 0, "seconds": 0.0, **self.begin})
+            sharded = all(isinstance(parameter, DTensor) for parameter in model.parameters())
+            self.metrics.write({"kind": "start", "step": 0, "seconds": 0.0, **self.begin, "sharded": sharded})
             self.evaluate(0)
 
     def on_step_begin(self, *_args: Any, **_: Any) -> None:
