@@ -99,12 +99,11 @@ def test_muon_resumed_equals_uninterrupted_bit_for_bit(tiny_checkpoint, text, tm
     [
         ({"head_rate": 0}, {"tied": True}, "tied to its input"),
         ({"tables_rate": 1, "backbone_rate": 0, "head_rate": 0}, {"streams": 1}, "nothing would be trained"),
-        ({"optimiser": "muon"}, {"processes": 2}, "--optimiser muon works on whole matrices, but 2 processes"),
     ],
 )
 def test_groups_that_cannot_be_meant_are_refused(changes, about, words):
     with pytest.raises(ConfigError, match=words):
-        check_groups(OptimiserSettings(**changes), **{"streams": 2, "tied": False, "processes": 1, **about})
+        check_groups(OptimiserSettings(**changes), **{"streams": 2, "tied": False, **about})
 
 
 def test_wsd_warms_up_holds_and_falls_in_a_line():
