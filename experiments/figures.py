@@ -25,6 +25,11 @@ def read(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
 
 
+def by_size() -> list[dict[str, Any]]:
+    """Experiment B at every size, the smallest first."""
+    return [read("real_text_small"), read("real_text"), read("real_text_large")]
+
+
 def groups(runs: Iterable[Run], name: Callable[[Run], str]) -> dict[str, dict[int, Run]]:
     """Name -> seed -> run, in the order in which the names first came."""
     found: dict[str, dict[int, Run]] = {}
@@ -136,6 +141,19 @@ def gap_by_step(results: dict[str, Any], names: tuple[str, ...] = ("n=2", "n=4",
     return "\n".join(lines)
 
 
+def size_table(results: Iterable[dict[str, Any]], names: tuple[str, ...] = ("n=2", "n=4", "n=8")) -> str:
+    """Experiment B, the trend with size: the last held-out loss minus that of n = 1 of the same seed."""
+    head = ("weights in the backbone", "seeds of n=1", "loss of n=1", *(f"{name} against n=1" for name in names))
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for found in (groups(one["runs"], lambda run: run["name"]) for one in results if one["runs"]):
+        control = found["n=1"]
+        gaps = [paired(found[name], control, 4) if name in found else "-" for name in names]
+        weights = next(iter(control.values()))["backbone_parameters"]
+        finals = spread([run["final_loss"] for run in control.values()], 4)
+        lines.append(f"| {weights / 1e6:.2f}M | {len(control)} | {finals} | " + " | ".join(gaps) + " |")
+    return "\n".join(lines)
+
+
 def layouts_table(results: dict[str, Any]) -> str:
     """Experiment C."""
     found = groups(results["runs"], lambda run: run["layout"])
@@ -152,12 +170,13 @@ def layouts_table(results: dict[str, Any]) -> str:
 def tables() -> str:
     """All generated text of the README."""
     synthetic, layouts, real = read("synthetic"), read("layouts"), read("real_text")
-    everything = (synthetic, layouts, real)
-    seconds = sum(run["processor_seconds"] for results in everything for run in results["runs"])
-    flops = sum(run["backbone_flops"] for run in real["runs"])
+    sizes = by_size()
+    books = [run for results in sizes for run in results["runs"]]
+    seconds = sum(run["processor_seconds"] for run in (*synthetic["runs"], *layouts["runs"], *books))
+    flops = sum(run["backbone_flops"] for run in books)
     parts = [
         (
-            f"{len(synthetic['runs']) + len(layouts['runs'])} runs on the synthetic task and {len(real['runs'])} on "
+            f"{len(synthetic['runs']) + len(layouts['runs'])} runs on the synthetic task and {len(books)} on "
             f"real text ({flops:.1e} FLOPs in their backbones) are kept, {seconds / 60:.0f} minutes of one processor."
         ),
         "### A and D: the synthetic task (nats a token)",
@@ -167,43 +186,84 @@ def tables() -> str:
         "### B: real text (nats a token)",
         real_table(real),
         gap_by_step(real),
+        "### B: the trend with size (nats a token)",
+        size_table(sizes),
         "### C: layouts of stream-factorised attention, n=4 on the synthetic task (nats a token)",
         layouts_table(layouts),
     ]
     return "\n\n".join(parts)
 
 
-def draw(results: dict[str, Any], name: Callable[[Run], str], path: Path, title: str) -> None:
-    """Held-out loss by step, one line per name: mean over seeds, with the range of seeds behind it."""
+def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7, 4.5)) -> tuple[Any, Any]:
+    """matplotlib's figure and axes."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "hidden-decoding"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for label, runs in groups(results["runs"], name).items():
-        curves = [run["curve"] for run in runs.values()]
-        steps = [step for step, _ in curves[0]]
-        columns = list(zip(*([loss for _, loss in curve] for curve in curves), strict=True))
-        axes.plot(steps, [statistics.fmean(c) for c in columns], label=f"{label} ({len(curves)})")
-        axes.fill_between(steps, [min(c) for c in columns], [max(c) for c in columns], alpha=0.1)
-    axes.set(xlabel="step", ylabel="held-out loss, nats a token", title=title)
-    axes.legend(fontsize=7, title="start (seeds)")
+    return pyplot.subplots(rows, columns, figsize=size, sharex=True, sharey=True, layout="constrained")
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """The same numbers always give the same file."""
+    from matplotlib import pyplot
+
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
     pyplot.close(figure)
 
 
+def draw_curves(axes: Any, label: str, runs: dict[int, Run], **style: Any) -> None:
+    """Held-out loss by step: the mean over seeds, with the range of seeds behind it."""
+    curves = [run["curve"] for run in runs.values()]
+    steps = [step for step, _ in curves[0]]
+    columns = list(zip(*([loss for _, loss in curve] for curve in curves), strict=True))
+    (line,) = axes.plot(steps, [statistics.fmean(c) for c in columns], label=f"{label} ({len(curves)})", **style)
+    axes.fill_between(steps, [min(c) for c in columns], [max(c) for c in columns], alpha=0.1, color=line.get_color())
+
+
+def draw_real(results: dict[str, Any], path: Path) -> None:
+    """Experiment B, one line per run."""
+    figure, axes = new_figure()
+    for label, runs in groups(results["runs"], lambda run: run["name"]).items():
+        draw_curves(axes, label, runs)
+    axes.set(xlabel="step", ylabel="held-out loss, nats a token", title="Books; bands span the seeds")
+    axes.legend(fontsize=7, title="run (seeds)")
+    write_figure(figure, path)
+
+
+def draw_synthetic(results: dict[str, Any], path: Path) -> None:
+    """Experiments A and D, a panel for each way to start, n = 1 in all of them."""
+    found = groups(results["runs"], start_name)
+    ways = ["linear copy", "linear noise", "linear zero-jump", "contiguous copy", "contiguous noise"]
+    panels: dict[str, dict[str, str]] = {
+        way: {name: name.split()[0] for name in found if name.partition(" ")[2] == way} for way in ways
+    }
+    shown = {name for names in panels.values() for name in names}
+    panels["other starts, linear"] = {
+        name: name.replace("linear copy ", "").replace("linear ", "")
+        for name in found
+        if name not in shown and name != "n=1"
+    }
+    figure, grid = new_figure(2, 3, (10, 6))
+    for axes, (title, names) in zip(grid.flat, panels.items(), strict=True):
+        if "n=1" in found:
+            draw_curves(axes, "n=1", found["n=1"], color="0.3", linestyle="--")
+        for name, label in names.items():
+            draw_curves(axes, label, found[name])
+        axes.axhline(results["settings"]["floor"], color="0.7", linewidth=0.8)
+        axes.set_title(title, fontsize=9)
+        axes.legend(fontsize=7, title="start (seeds)", title_fontsize=7)
+    figure.supxlabel("step", fontsize=9)
+    figure.supylabel("held-out loss, nats a token (grey: the floor)", fontsize=9)
+    figure.suptitle("Synthetic task; bands span the seeds", fontsize=10)
+    write_figure(figure, path)
+
+
 def draw_compute(results: dict[str, Any], path: Path) -> None:
     """Final loss over training compute, one mark per name: mean over seeds, and their range."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "hidden-decoding"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, axes = new_figure()
     for label, runs in groups(results["runs"], lambda run: run["name"]).items():
         finals = [run["final_loss"] for run in runs.values()]
         mean, flops = statistics.fmean(finals), next(iter(runs.values()))["backbone_flops"]
@@ -216,9 +276,28 @@ def draw_compute(results: dict[str, Any], path: Path) -> None:
         title="Books, the same chapters for everyone; bars span the seeds",
     )
     axes.legend(fontsize=7)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
-    pyplot.close(figure)
+    write_figure(figure, path)
+
+
+def draw_size(path: Path) -> None:
+    """Gap to n = 1 over the size of the backbone: mean over seeds with its standard error, one line per n."""
+    found = [groups(results["runs"], lambda run: run["name"]) for results in by_size() if results["runs"]]
+    figure, axes = new_figure()
+    axes.axhline(0, color="0.7", linewidth=0.8)
+    for name in ("n=2", "n=4", "n=8"):
+        here = [(runs[name], runs["n=1"]) for runs in found if name in runs]
+        gaps = [[run["final_loss"] - control[s]["final_loss"] for s, run in runs.items()] for runs, control in here]
+        weights = [next(iter(runs.values()))["backbone_parameters"] for runs, _ in here]
+        errors = [statistics.stdev(gap) / len(gap) ** 0.5 if len(gap) > 1 else 0 for gap in gaps]
+        axes.errorbar(weights, [statistics.fmean(gap) for gap in gaps], yerr=errors, marker="o", capsize=3, label=name)
+    axes.set(
+        xscale="log",
+        xlabel="weights in the backbone",
+        ylabel="held-out loss minus that of n=1, nats a token",
+        title="Books, the same tokens for every n; bars are standard errors",
+    )
+    axes.legend(fontsize=8)
+    write_figure(figure, path)
 
 
 def main() -> None:
@@ -226,9 +305,10 @@ def main() -> None:
     before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     readme.write_text(f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}", encoding="utf-8")
-    draw(read("synthetic"), start_name, HERE / "figures" / "synthetic.svg", "Synthetic task; bands span the seeds")
-    draw(read("real_text"), lambda run: run["name"], HERE / "figures" / "real_text.svg", "Books; bands span the seeds")
+    draw_synthetic(read("synthetic"), HERE / "figures" / "synthetic.svg")
+    draw_real(read("real_text"), HERE / "figures" / "real_text.svg")
     draw_compute(read("real_text"), HERE / "figures" / "compute.svg")
+    draw_size(HERE / "figures" / "size.svg")
 
 
 if __name__ == "__main__":

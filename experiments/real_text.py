@@ -6,12 +6,15 @@ exactly these tokens in the same order for every n. Evaluation is on the same he
 Every finished run is kept at once in `results/real_text.json` (`real_text_small.json` for `--size small`); runs in it
 are not repeated. Needs HIDDEN_DECODING_DATA.
 
-The controls, all at n = 1 from the same base and on the same chapters:
+The sizes small and large are for the trend with size: they run n = 1, 2, 4, 8 and no controls. The controls of the size
+medium, all at n = 1 from the same base and on the same chapters:
 
 - `n=1, k times the steps`: the compute of n = k, spent on k epochs.
 - `looped twice`: the layers are applied twice with shared weights, the compute of n = 2.
 - `twice as deep`: each layer is followed by a copy whose output projections are zero, so that it starts at the base's
   own loss; the compute of n = 2, twice the backbone.
+- `widened to n=4`: the feed-forward layers are widened until the model has the parameters of n = 4; the new neurons'
+  output weights are zero, so that it starts at the base's own loss. Its compute is printed.
 - `as large as n=4`: another base, wider, with as many parameters in all as n = 4 has; its compute is printed. It was
   trained on the same base text, which cost more than the base of all others did.
 
@@ -64,6 +67,7 @@ class Size:
     evaluate_tokens: int = 40_000
     wide_width: int = 132  # of the control that is as large as n = 4
     wide_feed_forward: int = 396
+    widened_feed_forward: int = 800  # of the control whose feed-forward grows from the same base until it is so too
 
     def tokens(self, steps: int) -> int:
         """Tokens read in `steps` steps."""
@@ -77,12 +81,13 @@ class Size:
 SIZES = {
     "medium": Size(),
     "small": Size(width=48, layers=3, feed_forward=144, wide_width=78, wide_feed_forward=270),
+    "large": Size(width=160, layers=6, heads=5, feed_forward=480),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to continue. `shape`: plain, looped (twice), deeper (twice), wider (as large as n = 4)."""
+    """One way to continue. `shape`: plain, looped (twice), deeper (twice), widened or wider (as large as n = 4)."""
 
     name: str
     streams: int = 1
@@ -91,12 +96,11 @@ class Variant:
 
 
 # In order of importance, so that a run cut short holds whole comparisons over all seeds.
-TIERS = [
-    [Variant(name=f"n={n}", streams=n) for n in (1, 2, 4)]
-    + [Variant(name=f"n=1, {k} times the steps", epochs=k) for k in (2, 4)],
+STREAMS = [[Variant(name=f"n={n}", streams=n) for n in (1, 2, 4)], [Variant(name="n=8", streams=8)]]
+CONTROLS = [
+    [Variant(name=f"n=1, {k} times the steps", epochs=k) for k in (2, 4)],
     [Variant(name="n=1, looped twice", shape="looped"), Variant(name="n=1, twice as deep", shape="deeper")],
-    [Variant(name="n=1, as large as n=4", shape="wider")],
-    [Variant(name="n=8", streams=8)],
+    [Variant(name="n=1, widened to n=4", shape="widened"), Variant(name="n=1, as large as n=4", shape="wider")],
 ]
 
 
@@ -132,6 +136,22 @@ def write_deeper(base: Path, size: Size, out: Path) -> Path:
                 weights[f"model.layers.{place}.{name}"] = torch.zeros_like(weight) if silent else weight
     deeper.load_state_dict(weights)
     deeper.save_pretrained(out)
+    load_tokenizer(base).save_pretrained(out)
+    return out
+
+
+def write_widened(base: Path, size: Size, out: Path) -> Path:
+    """`base` with more feed-forward neurons: they read with fresh weights and write with zeros, so add nothing yet."""
+    source = Qwen3ScaleSeqForCausalLM.from_pretrained(base)
+    torch.manual_seed(0)
+    widened = new_model(replace(size, feed_forward=size.widened_feed_forward))
+    weights = widened.state_dict()
+    for name, weight in source.state_dict().items():
+        if name.endswith("down_proj.weight"):
+            weights[name].zero_()
+        weights[name][tuple(slice(0, length) for length in weight.shape)] = weight
+    widened.load_state_dict(weights)
+    widened.save_pretrained(out)
     load_tokenizer(base).save_pretrained(out)
     return out
 
@@ -184,9 +204,11 @@ class Bench:
             raise SystemExit(f"{self.results} holds runs of another size; move it away first")
 
     def base(self, shape: str) -> Path:
-        """The n = 1 base of a shape, trained once in this work folder; looped and deeper start from the plain one."""
+        """The n = 1 base of a shape, trained once in this work folder; all but wider start from the plain one."""
         if shape == "deeper":
             return write_deeper(self.base("plain"), self.size, self.work / "deeper")
+        if shape == "widened":
+            return write_widened(self.base("plain"), self.size, self.work / "widened")
         wide = shape == "wider"
         size, out = (self.size.wider() if wide else self.size), self.work / ("wide-base" if wide else "base")
         if (out / "model").exists():
@@ -276,7 +298,8 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60, help="starts no run after this long")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="of n = 1, 2, 4, 8")
+    parser.add_argument("--control-seeds", type=int, default=3)
     parser.add_argument("--size", choices=SIZES, default="medium")
     parser.add_argument("--work", type=Path, help="folder for bases and slices, kept between calls; a temporary one")
     options = parser.parse_args()
@@ -284,8 +307,10 @@ def main() -> None:
     until = time.time() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(options.size, options.work or Path(temporary))
-        for tier in TIERS:
-            for seed in range(1, options.seeds + 1):
+        plan = [(tier, options.seeds) for tier in STREAMS]
+        plan += [(tier, options.control_seeds) for tier in CONTROLS if options.size == "medium"]
+        for tier, seeds in plan:
+            for seed in range(1, seeds + 1):
                 for variant in tier:
                     if time.time() < until:
                         bench.run(variant, seed)

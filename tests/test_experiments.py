@@ -52,7 +52,7 @@ def test_kept_runs_are_whole_and_counted_once() -> None:
 
 def test_kept_runs_on_real_text_are_those_the_script_makes() -> None:
     module = script("real_text")
-    known = {variant.name for tier in module.TIERS for variant in tier}
+    known = {variant.name for tier in (*module.STREAMS, *module.CONTROLS) for variant in tier}
     for name, size in module.SIZES.items():
         path = EXPERIMENTS / "results" / ("real_text.json" if name == "medium" else f"real_text_{name}.json")
         if name == "medium" or path.exists():
