@@ -8,8 +8,9 @@ import torch
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.modeling.checkpoint import load_model
 from hidden_decoding.train.config import CptConfig, OptimiserSettings, ScheduleSettings
-from hidden_decoding.train.loop import MOST_SKIPPED, CptRun, train_cpt
+from hidden_decoding.train.loop import CptRun, train_cpt
 from hidden_decoding.train.metrics import read_metrics
+from hidden_decoding.train.nonfinite import MOST_SKIPPED
 from hidden_decoding.train.optimiser import check_groups, group_of, learning_rate, make_optimisers
 from tests.support import save_tiny_checkpoint
 from tests.train.support import losses, settings, write_corpus

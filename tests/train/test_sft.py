@@ -1,5 +1,5 @@
 """Fine-tuning by equivalence: the loss against brute force, packed against unpacked, adapters against none, n = 1
-against stock Qwen3 under TRL, resumed against uninterrupted."""
+against stock Qwen3 under TRL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from hidden_decoding.modeling.exporting import export_checkpoint
 from hidden_decoding.modeling.flops import forward_flops_per_token
 from hidden_decoding.train import sft_setup
 from hidden_decoding.train.sft import SftRun, train_sft
-from hidden_decoding.train.sft_checkpoints import MARK, complete_checkpoints
 from hidden_decoding.train.sft_config import SftConfig
 from hidden_decoding.train.sft_data import load_chats, rows_of
 from tests.equivalence.tolerances import BF16_LOSS, FP32_GRADIENT_RELATIVE, FP32_LOSS
@@ -228,52 +227,6 @@ def test_control_must_have_one_stream_and_the_same_tokenizer(tiny_checkpoint, ch
     (other / "chat_template.jinja").write_text(template.replace("message.content", "' ' + message.content"))
     with pytest.raises(ConfigError, match="another tokenizer or chat template"):
         train_sft(settings(two, chats, tmp_path / "run", control=str(other)), progress=False)
-
-
-# ----------------------------------------------------------------------------------------------- interrupted, resumed
-
-WAYS = {
-    "full": {},
-    "muon": {"optimiser": "muon"},
-    "lora": {"lora_rank": 4, "lora_dropout": 0.2},
-    "several epochs": {"epochs": 4, "steps": None},
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_resumed_equals_uninterrupted(tiny_checkpoint, chats, tmp_path, way):
-    def run(out, **changes):
-        return train_sft(settings(tiny_checkpoint(2), chats, tmp_path / out, **WAYS[way], **changes), progress=False)
-
-    whole = run("whole")
-    stopped = run("parts", stop_at_step=3, checkpoint_every=1)
-    assert stopped.model is None
-    assert [path.name for path in complete_checkpoints(tmp_path / "parts")] == ["checkpoint-2", "checkpoint-3"]
-    # The newest is torn: as if the process had been killed while it was written.
-    torn = tmp_path / "parts" / "checkpoints" / "checkpoint-3"
-    (torn / MARK).unlink()
-    (torn / "optimizer.pt").write_bytes(b"half")
-    resumed = run("parts", resume=True)
-    assert losses(resumed) == losses(whole)
-    assert evaluations(resumed) == evaluations(whole)
-    counted = ("step", "tokens", "learned_tokens", "heldout_loss")
-    assert [getattr(resumed, name) for name in counted] == [getattr(whole, name) for name in counted]
-    for (name, one), other in zip(
-        load_model(whole.model).named_parameters(), load_model(resumed.model).parameters(), strict=True
-    ):
-        assert torch.equal(one, other), name
-
-
-def test_resume_refuses_other_settings_and_other_chats(tiny_checkpoint, chats, tmp_path):
-    model = tiny_checkpoint(1)
-    train_sft(settings(model, chats, tmp_path / "run", stop_at_step=1), progress=False)
-    with pytest.raises(ConfigError, match="holds a run already; continue it with --resume"):
-        train_sft(settings(model, chats, tmp_path / "run"), progress=False)
-    with pytest.raises(ConfigError, match=r"weight_decay: 0\.1 then, 0\.0 now"):
-        train_sft(settings(model, chats, tmp_path / "run", resume=True, weight_decay=0.0), progress=False)
-    fewer = write_chats(tmp_path / "fewer.jsonl", 20)
-    with pytest.raises(ConfigError, match="samples: "):
-        train_sft(settings(model, fewer, tmp_path / "run", resume=True), progress=False)
 
 
 # ------------------------------------------------------------------------------------------------ what is left out

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 
-from hidden_decoding.errors import ConfigError
 from hidden_decoding.modeling.flops import training_flops_per_token
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import checkpoint, parallelize
@@ -33,6 +32,7 @@ from hidden_decoding.train.evaluation import bits_per_byte, heldout_loss
 from hidden_decoding.train.export import export_model
 from hidden_decoding.train.loss import CausalLoss
 from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, peak_tflops, read_metrics
+from hidden_decoding.train.nonfinite import Nonfinite
 from hidden_decoding.train.optimiser import freeze, gradient_norms, learning_rate, make_optimisers
 from hidden_decoding.train.prepare import Prepared, load_weights, prepare, row_stream
 from hidden_decoding.train.start import remove_start
@@ -41,7 +41,6 @@ from hidden_decoding.train.trackers import make_tracker
 from hidden_decoding.train.zero_jump import ZeroJump
 
 log = logging.getLogger(__name__)
-MOST_SKIPPED = 10  # steps in a row without a finite gradient: more is no accident
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,8 @@ class CptRun:
         parallelize.shard(self.module, world, config.run.precision)
         self.optimisers = make_optimisers(self.module, config.optimiser)
         self.flops_per_token = training_flops_per_token(prepared.model_config, config.data.tokens_per_sequence)
-        self.step, self.tokens, self.seconds, self.skipped = 0, 0, 0.0, 0
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.nonfinite = Nonfinite(config.run.on_nonfinite, config.optimiser.learning_rate)
         path = self.out / "metrics.jsonl"
         self.metrics = Metrics(path, steps=config.schedule.steps, label=label, active=world.first, progress=progress)
 
@@ -198,7 +198,7 @@ class CptRun:
         self.tokens += int(tokens)
         self.seconds += took
         if usable:
-            self.skipped = 0
+            self.nonfinite.row = 0
             self._record_step(loss, rate, norm, norms, tokens / took)
         else:
             self._nonfinite(loss, norm)
@@ -228,22 +228,9 @@ class CptRun:
 
     def _nonfinite(self, loss: float, norm: float) -> None:
         """Records a step that left the weights as they were; raises where the run is to stop, or skips too often."""
-        self.skipped += 1
-        stop = self.config.run.on_nonfinite == "stop" or self.skipped == MOST_SKIPPED
-        values = {"loss": str(loss), "gradient_norm": str(norm)}  # as text: JSON has no NaN
-        action = "stop" if stop else "skip"
-        self.metrics.write(
-            {"kind": "nonfinite", "step": self.step, "seconds": self.seconds, "action": action, **values}
-        )
-        log.warning("step %d: loss %s, gradient norm %s: weights left as they were", self.step, loss, norm)
-        if stop:
-            raise ConfigError(
-                f"at step {self.step} the loss is {loss} and the gradient's norm {norm}"
-                + (f", after {self.skipped} such steps in a row" if self.skipped > 1 else "")
-                + ": training diverged; start a new run with a smaller --learning-rate (now "
-                f"{self.config.optimiser.learning_rate:g}) or a longer --warmup-steps, or leave single steps out with "
-                "--on-nonfinite skip"
-            )
+        self.metrics.write(self.nonfinite.met(self.step, self.seconds, loss, norm))
+        if self.nonfinite.stops:
+            raise self.nonfinite.error(self.step, loss, norm)
 
     def _record_step(
         self, loss: float, rate: float, norm: float, norms: dict[str, float], tokens_per_second: float

@@ -164,6 +164,7 @@ class SftRunSettings(Section):
     )
     track: str = _as_in(RunSettings, "track")
     peak_tflops: float | None = _as_in(RunSettings, "peak_tflops")
+    on_nonfinite: str = _as_in(RunSettings, "on_nonfinite")
     seed: int = _as_in(RunSettings, "seed")
 
 

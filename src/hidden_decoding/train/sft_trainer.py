@@ -20,11 +20,11 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from hidden_decoding.errors import ConfigError
 from hidden_decoding.modeling.flops import ForwardFlops, training_flops
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import sft_setup
 from hidden_decoding.train.metrics import Metrics, peak_memory_bytes, peak_tflops
+from hidden_decoding.train.nonfinite import Nonfinite
 from hidden_decoding.train.optimiser import gradient_norms, learning_rate
 from hidden_decoding.train.sft_checkpoints import mark
 from hidden_decoding.train.sft_config import SftConfig
@@ -39,8 +39,13 @@ class ChatTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, config: SftConfig, schedule: Any, **kwargs: Any) -> None:
         self.config, self.schedule = config, schedule
-        self.step_tokens, self.step_learned, self.step_rows = 0, 0, 0
+        self.new_step()
         super().__init__(**kwargs)
+
+    def new_step(self) -> None:
+        """Begins to count anew. `step_broken` is the loss of a pass that was not finite."""
+        self.step_tokens, self.step_learned, self.step_rows = 0, 0, 0
+        self.step_broken: float | None = None
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Ours, over the model as it is trained."""
@@ -60,7 +65,11 @@ class ChatTrainer(SFTTrainer):  # type: ignore[misc]
         self.step_tokens += ids.numel()
         self.step_learned += int((inputs["labels"][:, 1:] >= 0).sum())
         self.step_rows = zlib.crc32(ids.cpu().numpy().tobytes(), self.step_rows)
-        return super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if torch.isfinite(loss):
+            return loss
+        self.step_broken = float(loss)  # in the trainer's own sum it would stay for the rest of the run
+        return torch.zeros_like(loss)
 
     def _evaluated(self) -> Any:
         return self.model_wrapped if self.is_fsdp_enabled else self.model
@@ -121,6 +130,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.trainer: Any = None  # set when there is one
         self.tokens, self.learned, self.seconds, self.started, self.took = 0, 0, 0.0, 0.0, 0.0
         self.clipped_norms: dict[str, float] = {}
+        self.rows_checksum = 0
+        self.nonfinite = Nonfinite(config.run.on_nonfinite, config.optimiser.learning_rate)
 
     def resume(self, totals: dict[str, Any]) -> None:
         """Goes on counting from a checkpoint's totals."""
@@ -138,8 +149,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.started = time.perf_counter()
 
     def on_pre_optimizer_step(self, _args: Any, _state: Any, _control: Any, model: Any = None, **_: Any) -> None:
-        """Each group's gradient, which has been clipped already."""
+        """Each group's gradient, which has been clipped already; one that is not finite is taken away."""
         self.clipped_norms = gradient_norms(model)
+        if not all(map(math.isfinite, self.clipped_norms.values())):
+            model.zero_grad(set_to_none=True)  # the optimiser leaves parameters without gradients as they are
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stops the clock; ends the run early where asked."""
@@ -151,22 +164,32 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """One step's record, then an evaluation if one is due."""
         if not logs or "loss" not in logs:
             return
-        step, loss, norm = state.global_step, float(logs["loss"]), float(logs.get("grad_norm", math.nan))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise ConfigError(
-                f"at step {step} the loss is {loss} and the gradient's norm {norm}: training diverged; start a new run "
-                f"with a smaller --learning-rate (now {self.config.optimiser.learning_rate:g}) or longer --warmup-steps"
-            )
-        self._write_step(step, loss, norm)
+        step, norm, broken = state.global_step, float(logs.get("grad_norm", math.nan)), self.trainer.step_broken
+        loss = float(logs["loss"]) if broken is None else broken
+        tokens, learned = self._count()
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.nonfinite.row = 0
+            self._write_step(step, loss, norm, tokens, learned)
+        else:
+            self.metrics.write(self.nonfinite.met(step, self.seconds, loss, norm))
+            if self.nonfinite.stops:
+                raise self.nonfinite.error(step, loss, norm)
         every = self.config.run.evaluate_every
         if (every and step % every == 0) or step == self.schedule.steps:
             self.evaluate(step)
 
-    def _write_step(self, step: int, loss: float, norm: float) -> None:
-        trainer, device = self.trainer, self.trainer.args.device
-        counts = torch.tensor([trainer.step_tokens, trainer.step_learned], device=device)
+    def _count(self) -> tuple[int, int]:
+        """Tokens that the step read and learned in all processes, added to the run's."""
+        trainer = self.trainer
+        counts = torch.tensor([trainer.step_tokens, trainer.step_learned], device=trainer.args.device)
         tokens, learned = trainer.accelerator.reduce(counts).tolist()
         self.tokens, self.learned, self.seconds = self.tokens + tokens, self.learned + learned, self.seconds + self.took
+        self.rows_checksum = trainer.step_rows
+        trainer.new_step()
+        return tokens, learned
+
+    def _write_step(self, step: int, loss: float, norm: float, tokens: int, learned: int) -> None:
+        trainer, device = self.trainer, self.trainer.args.device
         lora = bool(self.config.model.lora_rank)
         flops = training_flops(self.flops, tokens=tokens, learned_tokens=learned, adapters=lora) / self.took
         peak = self.config.run.peak_tflops or peak_tflops(device)
@@ -187,10 +210,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                 "model_flops_per_second": flops,
                 "mfu": flops / (1e12 * peak * trainer.accelerator.num_processes) if peak else None,
                 "memory_bytes": peak_memory_bytes(device),
-                "rows_checksum": trainer.step_rows,
+                "rows_checksum": self.rows_checksum,
             }
         )
-        trainer.step_tokens, trainer.step_learned, trainer.step_rows = 0, 0, 0
 
     def _norms(self, whole: float) -> dict[str, float]:
         """The groups' norms from before clipping, which scaled all of them alike; `whole` is the gradient's then."""
