@@ -1,4 +1,4 @@
-"""Fine-tuning that is interrupted or meets a step that is not finite: resumed equals uninterrupted, weights stay whole."""
+"""Fine-tuning that is interrupted or meets a step that is not finite: resumed equals uninterrupted, weights whole."""
 
 from __future__ import annotations
 
