@@ -27,7 +27,7 @@ def read(name: str) -> dict[str, Any]:
 
 def by_size() -> list[dict[str, Any]]:
     """Experiment B at every size, the smallest first."""
-    return [read("real_text_small"), read("real_text"), read("real_text_large")]
+    return [read(f"real_text{size}") for size in ("_small", "", "_large", "_gpu")]
 
 
 def groups(runs: Iterable[Run], name: Callable[[Run], str]) -> dict[str, dict[int, Run]]:

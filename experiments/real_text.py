@@ -6,8 +6,9 @@ exactly these tokens in the same order for every n. Evaluation is on the same he
 Every finished run is kept at once in `results/real_text.json` (`real_text_small.json` for `--size small`); runs in it
 are not repeated. Needs HIDDEN_DECODING_DATA.
 
-The sizes small and large are for the trend with size: they run n = 1, 2, 4, 8 and no controls. The controls of the size
-medium, all at n = 1 from the same base and on the same chapters:
+The sizes small and large are for the trend with size: they run n = 1, 2, 4, 8 and no controls. The size gpu is for one
+GPU (15M weights in the backbone, bfloat16, about 2e16 FLOPs for three seeds) and has not been run yet. The controls of
+medium and gpu, all at n = 1 from the same base and on the same chapters:
 
 - `n=1, k times the steps`: the compute of n = k, spent on k epochs.
 - `looped twice`: the layers are applied twice with shared weights, the compute of n = 2.
@@ -45,7 +46,6 @@ from hidden_decoding.train.loop import CptResult, train_cpt
 from hidden_decoding.train.tokenizer import train_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
-BYTES_PER_TOKEN = 3.0  # about what the tokenizer reaches on this text; each run records its epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,9 @@ class Size:
     evaluate_tokens: int = 40_000
     wide_width: int = 132  # of the control that is as large as n = 4
     wide_feed_forward: int = 396
+    bytes_per_token: float = 3.0  # about what the tokenizer reaches on this text; each run records its epochs
+    device: str = "cpu"
+    precision: str = "fp32"
     widened_feed_forward: int = 800  # of the control whose feed-forward grows from the same base until it is so too
 
     def tokens(self, steps: int) -> int:
@@ -82,6 +85,26 @@ SIZES = {
     "medium": Size(),
     "small": Size(width=48, layers=3, feed_forward=144, wide_width=78, wide_feed_forward=270),
     "large": Size(width=160, layers=6, heads=5, feed_forward=480),
+    "gpu": Size(
+        vocabulary=8192,
+        width=384,
+        layers=8,
+        heads=6,
+        feed_forward=1152,
+        tokens_per_sequence=256,
+        sequences_per_step=32,
+        base_steps=2000,
+        steps=300,
+        learning_rate=1e-3,
+        evaluate_every=50,
+        evaluate_tokens=200_000,
+        wide_width=480,
+        wide_feed_forward=1376,
+        widened_feed_forward=2176,
+        bytes_per_token=3.8,
+        device="cuda",
+        precision="bf16",
+    ),
 }
 
 
@@ -178,9 +201,9 @@ def texts(*names: str) -> list[str]:
     return [json.loads(line)["text"] for name in names for line in (folder / name).open(encoding="utf-8")]
 
 
-def write_slice(chapters: list[str], tokens: int, seed: int, path: Path) -> Path:
-    """Chapters drawn by the seed until they hold `tokens` tokens, the last one cut, as a JSONL file."""
-    room, lines = int(tokens * BYTES_PER_TOKEN), []
+def write_slice(chapters: list[str], size: Size, steps: int, seed: int, path: Path) -> Path:
+    """Chapters drawn by the seed until they hold the tokens of `steps` steps, the last one cut, as a JSONL file."""
+    room, lines = int(size.tokens(steps) * size.bytes_per_token), []
     for index in random.Random(seed).sample(range(len(chapters)), len(chapters)):
         if room <= 0:
             break
@@ -219,7 +242,7 @@ class Bench:
         fresh = self.work / f"fresh-{out.name}"
         new_model(size).save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        slice_path = write_slice(chapters, size.tokens(size.base_steps), 0, self.work / "base.jsonl")
+        slice_path = write_slice(chapters, size, size.base_steps, 0, self.work / "base.jsonl")
         self.train(fresh, slice_path, size.base_steps, 0, out)
         return out / "model"
 
@@ -242,7 +265,8 @@ class Bench:
             evaluate_tokens=size.evaluate_tokens,
             data_seed=seed,
             seed=seed,
-            device="cpu",
+            device=size.device,
+            precision=size.precision,
         )
         return train_cpt(config, progress=False)
 
@@ -251,7 +275,7 @@ class Bench:
         if any((run["name"], run["seed"]) == (variant.name, seed) for run in self.kept["runs"]):
             return
         size, start = self.size, self.base(variant.shape)
-        slice_path = write_slice(texts("books_train-02.jsonl"), size.tokens(size.steps), seed, self.work / "cpt.jsonl")
+        slice_path = write_slice(texts("books_train-02.jsonl"), size, size.steps, seed, self.work / "cpt.jsonl")
         if variant.streams > 1:
             target = self.work / "start"
             start = upcycle(start, variant.streams, target, noise=size.noise, seed=seed, overwrite=True, progress=False)
@@ -303,12 +327,14 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="medium")
     parser.add_argument("--work", type=Path, help="folder for bases and slices, kept between calls; a temporary one")
     options = parser.parse_args()
+    if SIZES[options.size].device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(f"--size {options.size} needs a CUDA device, and PyTorch sees none; take another size")
     torch.set_num_threads(1)
     until = time.time() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(options.size, options.work or Path(temporary))
         plan = [(tier, options.seeds) for tier in STREAMS]
-        plan += [(tier, options.control_seeds) for tier in CONTROLS if options.size == "medium"]
+        plan += [(tier, options.control_seeds) for tier in CONTROLS if options.size in ("medium", "gpu")]
         for tier, seeds in plan:
             for seed in range(1, seeds + 1):
                 for variant in tier:
