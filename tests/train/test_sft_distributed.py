@@ -8,13 +8,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 from hidden_decoding.errors import ConfigError
 from hidden_decoding.modeling.checkpoint import load_config, load_model
 from hidden_decoding.train.metrics import read_metrics
 from hidden_decoding.train.sft import train_sft
-from tests.equivalence.tolerances import FP32_GRADIENT_RELATIVE
+from tests.equivalence.tolerances import BF16_LOSS, FP32_GRADIENT_RELATIVE
 from tests.train.chats import settings, write_chats
 from tests.train.support import evaluations, losses
 from tests.train.test_distributed import LOSS_TOLERANCE
@@ -77,6 +78,19 @@ def test_two_processes_equal_one(tiny_checkpoint, tmp_path, way):
     alone, both = (load_model(path / "model").state_dict() for path in (tmp_path / "one", tmp_path / "two"))
     for name, weight in alone.items():
         assert float((weight - both[name]).abs().double().mean()) < 2e-5, name
+
+
+@pytest.mark.slow
+def test_sharded_in_bf16_is_near(tiny_checkpoint, tmp_path):
+    """Weights are gathered in bfloat16, gradients added up and kept in float32."""
+    start, chats = tiny_checkpoint(2), write_chats(tmp_path / "chats.jsonl")
+    one = train_sft(settings(start, chats, tmp_path / "one"), progress=False)
+    config = settings(start, chats, tmp_path / "two", shard=True, precision="bf16")
+    two, _ = torchrun(SHARDED, config, tmp_path / "two.yaml")
+    assert numbers(two, "step", "loss") == pytest.approx(losses(one), abs=BF16_LOSS)
+    assert numbers(two, "step", "loss") != losses(one)
+    assert numbers(two, "evaluation", "heldout_loss") == pytest.approx(evaluations(one), abs=BF16_LOSS)
+    assert load_model(tmp_path / "two" / "model").dtype == torch.float32, "the start's"
 
 
 @pytest.mark.slow
