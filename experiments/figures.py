@@ -1,7 +1,8 @@
 """Tables and figures of the experiments, from the kept JSON and nothing else.
 
-Contract: `README.md` holds the text between its markers exactly as `tables()` makes it (a test compares them), and
-`figures/*.svg` are drawn from the same runs. Needs matplotlib for the figures only.
+Contract: `README.md` holds the text between its markers exactly as `tables()` makes it, the project's README as
+`summary()` does (a test compares them), and `figures/*.svg` are drawn from the same runs. Only the figures need
+matplotlib.
 
     $ python experiments/figures.py
 """
@@ -214,6 +215,26 @@ def write_figure(figure: Any, path: Path) -> None:
     pyplot.close(figure)
 
 
+def summary() -> str:
+    """Experiment B in short: compute, parameters and final loss against n = 1 of the same seed."""
+    found = groups(read("real_text")["runs"], lambda run: run["name"])
+    control = found["n=1"]
+    base = next(iter(control.values()))
+    lines = ["| after n = 1's tokens | compute | parameters | nats a token against n = 1 |", "|---|---|---|---|"]
+    for name in sorted(set(found) - {"n=1"}, key=lambda name: ("," in name, list(found).index(name))):
+        run = next(iter(found[name].values()))
+        compute, size = (run[key] / base[key] for key in ("backbone_flops", "parameters"))
+        said = name.replace("n=1, ", "one stream, ")
+        lines.append(f"| {said} | {compute:.1f}x | {size:.1f}x | {paired(found[name], control, 4)} |")
+    return "\n".join(lines)
+
+
+def put(path: Path, text: str) -> None:
+    """Replaces what stands between the markers."""
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
 def draw_curves(axes: Any, label: str, runs: dict[int, Run], **style: Any) -> None:
     """Held-out loss by step: the mean over seeds, with the range of seeds behind it."""
     curves = [run["curve"] for run in runs.values()]
@@ -301,10 +322,8 @@ def draw_size(path: Path) -> None:
 
 
 def main() -> None:
-    readme = HERE / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}", encoding="utf-8")
+    put(HERE / "README.md", tables())
+    put(HERE.parent / "README.md", summary())
     draw_synthetic(read("synthetic"), HERE / "figures" / "synthetic.svg")
     draw_real(read("real_text"), HERE / "figures" / "real_text.svg")
     draw_compute(read("real_text"), HERE / "figures" / "compute.svg")
