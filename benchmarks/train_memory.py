@@ -127,7 +127,8 @@ def compare(case: dict) -> dict:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **GLIBC})
         if done.returncode:
             raise SystemExit(done.stderr)
-        every = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        every = [json.loads(path.read_text()) for path in folder.glob("found-*.json")]
+        assert len(every) == case["processes"]
         found = max(every, key=lambda one: one["taken_bytes"])
         plan = predicted(folder / "model", case)
     return {**case, **found, "predicted": plan, "predicted_over_taken": plan["total"] / found["taken_bytes"]}
@@ -139,7 +140,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORD)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(measure(Path(args.child[0]), json.loads(args.child[1]))))
+        folder = Path(args.child[0])
+        found = json.dumps(measure(folder, json.loads(args.child[1])))
+        (folder / f"found-{os.environ.get('RANK', '0')}.json").write_text(found)
         return
     from hidden_decoding.bench.record import write_record
 
