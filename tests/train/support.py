@@ -37,6 +37,14 @@ def settings(model: Path, text: Path, out: Path, **changes) -> CptConfig:
     return CptConfig.build(**{**values, **changes})
 
 
+def plain(sections: dict) -> dict:
+    """Settings as a run file holds them: YAML knows no tuples."""
+    return {
+        name: {key: list(value) if isinstance(value, tuple) else value for key, value in section.items()}
+        for name, section in sections.items()
+    }
+
+
 def losses(result) -> list[float]:
     """Training losses in order."""
     return [record["loss"] for record in result.records if record["kind"] == "step"]

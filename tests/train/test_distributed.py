@@ -20,7 +20,7 @@ from hidden_decoding.modeling.checkpoint import load_model
 from hidden_decoding.train import checkpoint
 from hidden_decoding.train.loop import train_cpt
 from hidden_decoding.train.metrics import read_metrics
-from tests.train.support import evaluations, losses, settings, write_corpus
+from tests.train.support import evaluations, losses, plain, settings, write_corpus
 
 STEPS = {"steps": 4, "warmup_steps": 1, "evaluate_every": 2, "sequences_per_pass": 1}
 # Two processes add gradients in another order. AdamW divides small ones by their own size, so a rounding error there
@@ -34,7 +34,7 @@ QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 def command(config, directory: Path, *launch: str) -> list[str]:
     """`train cpt` under torchrun, with the settings in a run file."""
     run_file = directory / f"{Path(config.run.out).name}.yaml"
-    run_file.write_text(yaml.safe_dump(_plain(config.as_dict())), encoding="utf-8")
+    run_file.write_text(yaml.safe_dump(plain(config.as_dict())), encoding="utf-8")
     verb = ["-m", "hidden_decoding.cli.main", "train", "cpt", "-q", "-c", str(run_file)]
     return [sys.executable, "-m", "torch.distributed.run", *launch, *verb]
 
@@ -63,13 +63,6 @@ def two_hosts(config, directory: Path) -> list[dict]:
     errors = [host.communicate(timeout=300)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], "\n".join(error[-2000:] for error in errors)
     return read_metrics(Path(config.run.out) / "metrics.jsonl")
-
-
-def _plain(sections: dict) -> dict:
-    return {
-        name: {key: list(value) if isinstance(value, tuple) else value for key, value in section.items()}
-        for name, section in sections.items()
-    }
 
 
 @pytest.mark.slow

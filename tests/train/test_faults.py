@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -136,10 +137,15 @@ def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
             raise error
 
 
-def test_room_is_counted_and_warned_of_once(tmp_path, caplog):
+def test_room_is_counted_and_warned_of(tmp_path, caplog, monkeypatch):
     assert [disk.checkpoints_at_once(*run) for run in ((10, 0, 2), (10, 4, 2), (100, 1, 2))] == [0, 2, 3]
-    free = shutil.disk_usage(tmp_path).free
-    disk.warn_of_little_room(tmp_path, weights=1000, checkpoint_weights=1000, trained=1000, checkpoints=3)
+    model = torch.nn.Linear(1000, 1000, bias=False)  # 4 MB, and 12 MB a checkpoint while all of it is trained
+    settings = {"steps": 9, "every": 3, "keep": 5}
+    disk.warn_of_little_room(tmp_path, model, **settings)
     assert not caplog.records
-    disk.warn_of_little_room(tmp_path, weights=free // 4 + 10**9, checkpoint_weights=0, trained=0, checkpoints=0)
-    assert "may need" in caplog.text
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    disk.warn_of_little_room(tmp_path, model, **settings)
+    assert "may need 40.0 MB: 4.0 MB for the result and 3 checkpoint(s) of 12.0 MB" in caplog.text
+    model.requires_grad_(False)
+    disk.warn_of_little_room(tmp_path, model, **settings, adapters=True)
+    assert "may need 4.0 MB: 4.0 MB for the result and 3 checkpoint(s) of 0.0 MB" in caplog.text

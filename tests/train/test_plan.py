@@ -11,7 +11,7 @@ import pytest
 from hidden_decoding.cli.main import main
 from hidden_decoding.errors import CheckpointError, ConfigError
 from hidden_decoding.modeling.checkpoint import load_config
-from hidden_decoding.modeling.flops import training_flops_per_token
+from hidden_decoding.modeling.flops import forward_flops_per_token, training_flops_per_token
 from hidden_decoding.train.config import CptConfig
 from hidden_decoding.train.plan import Sizes, memory_need, plan_run, planned_config
 from hidden_decoding.train.plan_settings import PlanSettings
@@ -81,6 +81,13 @@ def test_weights_gradients_and_optimiser_by_hand(tiny_checkpoint):
     assert muon.optimiser_bytes == 8 * sizes.total - 4 * matrices
     frozen = Sizes.of(config, run(tiny_checkpoint(2), backbone_rate=0.0))
     assert frozen.trained == 2 * 512 * 64  # one added table and the head
+    whole, frozen_base = (
+        plan_run([SftConfig.build(model=str(tiny_checkpoint(2)), data=("d",), out="o", steps=1, lora_rank=rank,
+                                  tokens_per_sequence=128)], PlanSettings())[0].flops_per_token
+        for rank in (0, 2)
+    )  # fmt: skip
+    forward = forward_flops_per_token(config, 128)
+    assert whole - frozen_base == pytest.approx(forward.layers + forward.head), "no gradient of frozen matrices"
     lora = SftConfig.build(model="m", data=("d",), out="o", steps=1, lora_rank=2, tokens_per_sequence=128)
     adapters = Sizes.of(config, lora).trained
     assert adapters == sum(2 * sum(w.shape) for name, w in _weights(config) if "_proj" in name)

@@ -3,7 +3,6 @@ each step, the same losses; and a sharded run goes on from its own checkpoint.""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -17,8 +16,8 @@ from hidden_decoding.train.metrics import read_metrics
 from hidden_decoding.train.sft import train_sft
 from tests.equivalence.tolerances import BF16_LOSS, FP32_GRADIENT_RELATIVE
 from tests.train.chats import settings, write_chats
-from tests.train.support import evaluations, losses
-from tests.train.test_distributed import LOSS_TOLERANCE
+from tests.train.support import evaluations, losses, plain
+from tests.train.test_distributed import LOSS_TOLERANCE, QUIET
 
 PLAIN = ["-m", "hidden_decoding.cli.main", "train", "sft", "-q", "-c"]
 SHARDED = ["-m", "tests.train.sharded_sft"]
@@ -36,18 +35,14 @@ def numbers(records: list[dict], kind: str, name: str) -> list[float]:
 
 def torchrun(verb: list[str], config, run_file) -> tuple[list[dict], str]:
     """Runs two processes; returns their records and what they said."""
-    plain = {
-        name: {key: list(value) if isinstance(value, tuple) else value for key, value in section.items()}
-        for name, section in config.as_dict().items()
-    }
-    run_file.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    run_file.write_text(yaml.safe_dump(plain(config.as_dict())), encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, *verb, str(run_file)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=QUIET,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-6000:]
@@ -75,8 +70,8 @@ def test_two_processes_equal_one(tiny_checkpoint, tmp_path, way):
     assert two[1]["stream_cosine"] == pytest.approx(one.records[1]["stream_cosine"], abs=1e-5)
     assert said.count("held-out loss") == len(held), "one process speaks"
     assert load_config(tmp_path / "two" / "model").num_streams == 2
-    alone, both = (load_model(path / "model").state_dict() for path in (tmp_path / "one", tmp_path / "two"))
-    for name, weight in alone.items():
+    weights, both = (load_model(path / "model").state_dict() for path in (tmp_path / "one", tmp_path / "two"))
+    for name, weight in weights.items():
         assert float((weight - both[name]).abs().double().mean()) < 2e-5, name
 
 
@@ -91,6 +86,20 @@ def test_sharded_in_bf16_is_near(tiny_checkpoint, tmp_path):
     assert numbers(two, "step", "loss") != losses(one)
     assert numbers(two, "evaluation", "heldout_loss") == pytest.approx(evaluations(one), abs=BF16_LOSS)
     assert load_model(tmp_path / "two" / "model").dtype == torch.float32, "the start's"
+
+
+@pytest.mark.slow
+def test_a_sharded_run_and_its_control(tiny_checkpoint, tmp_path):
+    """Two models one after the other in the same processes, as the recipe for 8B trains them."""
+    start, chats = tiny_checkpoint(2), write_chats(tmp_path / "chats.jsonl")
+    both = {"control": str(tiny_checkpoint(1)), "optimiser": "muon"}
+    one = train_sft(settings(start, chats, tmp_path / "one", **both), progress=False)
+    two, _ = torchrun(SHARDED, settings(start, chats, tmp_path / "two", shard=True, **both), tmp_path / "two.yaml")
+    control = read_metrics(tmp_path / "two" / "control" / "metrics.jsonl")
+    for records, alone in ((two, one), (control, one.control)):
+        assert records[0]["sharded"]
+        assert numbers(records, "step", "loss") == pytest.approx(losses(alone), abs=LOSS_TOLERANCE)
+    assert load_config(tmp_path / "two" / "control" / "model").num_streams == 1
 
 
 @pytest.mark.slow
@@ -120,11 +129,11 @@ def test_what_cannot_be_sharded_is_refused(tiny_checkpoint, tmp_path, monkeypatc
 
 def test_one_process_has_nothing_to_share(tiny_checkpoint, tmp_path):
     chats = write_chats(tmp_path / "chats.jsonl")
-    plain, alone = (
+    copied, alone = (
         train_sft(
             settings(tiny_checkpoint(2), chats, tmp_path / f"{shard}", shard=shard, steps=1, warmup_steps=0),
             progress=False,
         )
         for shard in (False, True)
     )
-    assert losses(plain) == losses(alone)
+    assert losses(copied) == losses(alone)

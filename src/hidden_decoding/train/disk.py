@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from hidden_decoding.errors import CapacityError
@@ -25,7 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # PyTorch's and safetensors' own writers raise these and say little or nothing of the cause.
 WRITERS = ("inline_container", "iostream error", "PytorchStreamWriter", "No space left", "StorageFull")
 PROBE_BYTES = 1 << 20
-ADAM_STATE_BYTES = 8  # two float32 numbers for each trained parameter
+FLOAT32_BYTES, ADAM_STATE_BYTES = 4, 8  # AdamW keeps two float32 numbers for each trained parameter
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +47,19 @@ def full_disk_is_clear(out: Path, latest: Callable[[Path], Path | None]) -> Iter
         ) from error
 
 
-def warn_of_little_room(out: Path, *, weights: int, checkpoint_weights: int, trained: int, checkpoints: int) -> None:
-    """Warns where the disk of `out` has less room than the run will need.
+def warn_of_little_room(
+    out: Path, model: nn.Module, *, steps: int, every: int, keep: int, adapters: bool = False
+) -> None:
+    """Warns where the disk of `out` has less room than a run of `steps` steps with a checkpoint `every` so many needs.
 
-    Of the result `weights` numbers are written, of each of `checkpoints` checkpoints `checkpoint_weights` numbers, all
-    taken for float32, and the optimiser's state of `trained` parameters.
+    The result has all weights, a checkpoint (only what is trained with `adapters`) also the optimiser's state of what
+    is trained; all numbers are taken for float32.
     """
-    result = 4 * weights
-    each = 4 * checkpoint_weights + ADAM_STATE_BYTES * trained
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    result = FLOAT32_BYTES * weights
+    each = FLOAT32_BYTES * (trained if adapters else weights) + ADAM_STATE_BYTES * trained
+    checkpoints = checkpoints_at_once(steps, every, keep)
     needed, free = result + checkpoints * each, shutil.disk_usage(out).free
     if free < needed:
         log.warning(

@@ -27,7 +27,7 @@ from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import checkpoint, parallelize
 from hidden_decoding.train.config import CptConfig
 from hidden_decoding.train.data import Batch, make_batch
-from hidden_decoding.train.disk import checkpoints_at_once, full_disk_is_clear, warn_of_little_room
+from hidden_decoding.train.disk import full_disk_is_clear, warn_of_little_room
 from hidden_decoding.train.evaluation import bits_per_byte, heldout_loss
 from hidden_decoding.train.export import export_model
 from hidden_decoding.train.loss import CausalLoss
@@ -136,20 +136,13 @@ class CptRun:
         self.metrics.rewind(self.step if found is not None else None)
         if self.world.first:
             self.metrics.tracker = make_tracker(self.config.run.track, self.out, self.config.as_dict(), self.step)
-            self._check_room()
+            run, steps = self.config.run, self.config.schedule.steps
+            warn_of_little_room(
+                self.out, self.module, steps=steps, every=run.checkpoint_every, keep=run.keep_checkpoints
+            )
         if found is None:
             self.metrics.write({"kind": "start", "step": 0, "seconds": 0.0, **self._about()})
             self._evaluate()
-
-    def _check_room(self) -> None:
-        run, weights = self.config.run, sum(parameter.numel() for parameter in self.module.parameters())
-        warn_of_little_room(
-            self.out,
-            weights=weights,
-            checkpoint_weights=weights,
-            trained=sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad),
-            checkpoints=checkpoints_at_once(self.config.schedule.steps, run.checkpoint_every, run.keep_checkpoints),
-        )
 
     def _about(self) -> dict[str, Any]:
         width, rows = self.config.data.tokens_per_sequence, self.config.run.sequences_per_step

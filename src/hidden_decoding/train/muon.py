@@ -2,8 +2,8 @@
 
 Contract: given the same gradients, the update is to the last bit that of one process with the whole matrix. Momentum
 and weights stay sharded. A matrix is whole in each process only while it is orthogonalised: one gather per matrix and
-step, and the same products in every process. PyTorch's own also runs on shards, but sends partial products in bfloat16
-in every iteration of Newton-Schulz: on small matrices over gloo some ten times slower, and rounded otherwise.
+step, and the same products in every process. PyTorch's own also runs on shards, but leaves every product of
+Newton-Schulz to DTensor, which talks between processes in each iteration and rounds otherwise.
 
 Place in the flow: made by `optimiser.py`.
 """

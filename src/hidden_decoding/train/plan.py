@@ -20,7 +20,7 @@ from hidden_decoding.errors import CheckpointError, ConfigError
 from hidden_decoding.modeling.checkpoint import expected_tensors, load_config, resolve_model
 from hidden_decoding.modeling.config_file import CONFIG_FILE, config_from_dict
 from hidden_decoding.modeling.configuration import Qwen3ScaleSeqConfig
-from hidden_decoding.modeling.flops import training_flops_per_token
+from hidden_decoding.modeling.flops import forward_flops_per_token, training_flops
 from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train.activation_memory import Activations, activations
 from hidden_decoding.train.config import CptConfig
@@ -126,7 +126,8 @@ def _plan_stage(config: Qwen3ScaleSeqConfig, stage: CptConfig | SftConfig, machi
             f"{config.max_position_embeddings} positions hold {config.max_tokens} tokens"
         )
     sizes = Sizes.of(config, stage)
-    flops = training_flops_per_token(config, width)
+    forward, lora = forward_flops_per_token(config, width), getattr(stage.model, "lora_rank", 0) > 0
+    flops = training_flops(forward, tokens=1, learned_tokens=1, adapters=lora)  # at most: chats learn fewer tokens
     per_second = machine.gpus * machine.peak_tflops * 1e12 * machine.mfu / flops
     tokens = steps * rows * width
     hours = tokens / per_second / 3600

@@ -28,7 +28,7 @@ from hidden_decoding.streams import tokens_to_positions
 from hidden_decoding.train import sft_checkpoints, sft_setup
 from hidden_decoding.train.chat_tokens import END
 from hidden_decoding.train.checkpoint import check_settings
-from hidden_decoding.train.disk import checkpoints_at_once, full_disk_is_clear, warn_of_little_room
+from hidden_decoding.train.disk import full_disk_is_clear, warn_of_little_room
 from hidden_decoding.train.export import write_model
 from hidden_decoding.train.metrics import Metrics, read_metrics
 from hidden_decoding.train.optimiser import check_groups
@@ -145,7 +145,14 @@ class SftRun:
         recorder.metrics.rewind(step)
         if self.first:
             recorder.metrics.tracker = make_tracker(self.config.run.track, self.out, self.config.as_dict(), step or 0)
-            self._check_room(trainer.model)
+            warn_of_little_room(
+                self.out,
+                trainer.model,
+                steps=self.schedule.steps,
+                every=self.config.run.checkpoint_every,
+                keep=self.config.run.keep_checkpoints,
+                adapters=bool(self.config.model.lora_rank),
+            )
         with sft_setup.quiet():
             trainer.train(resume_from_checkpoint=None if found is None else str(found))
         reached = int(trainer.state.global_step)
@@ -204,17 +211,6 @@ class SftRun:
         trainer.remove_callback(PrinterCallback)
         recorder.trainer = trainer
         return trainer, recorder
-
-    def _check_room(self, model: Any) -> None:
-        run, trained = self.config.run, sum(p.numel() for p in model.parameters() if p.requires_grad)
-        weights = sum(p.numel() for p in model.parameters())
-        warn_of_little_room(
-            self.out,
-            weights=weights,
-            checkpoint_weights=trained if self.config.model.lora_rank else weights,
-            trained=trained,
-            checkpoints=checkpoints_at_once(self.schedule.steps, run.checkpoint_every, run.keep_checkpoints),
-        )
 
     def _trajectory(self) -> dict[str, Any]:
         """The settings that decide what the next step is; a resumed run must have the same."""
